@@ -1,0 +1,69 @@
+"""A bundle in plain words, or as JSON-ready values."""
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from ravan.bases import overfull
+from ravan.bundle import Bundle
+from ravan.spec import Init
+from ravan.update import largest_size
+
+
+def facts(bundle: Bundle) -> dict[str, Any]:
+    """What a user wants to know of a bundle."""
+    manifest, spec = bundle.manifest, bundle.manifest.adapter
+    return {
+        "bundle": manifest.bundle_id,
+        "model": manifest.model,
+        "task": manifest.task,
+        "labels": list(manifest.labels),
+        "max_length": manifest.max_length,
+        "adapted_layers": [layer.name for layer in spec.layers],
+        "heads": spec.heads,
+        "rank": spec.rank,
+        "init": str(spec.init),
+        "seed": spec.seed,
+        "saved": [tensor.name for tensor in spec.saved],
+        "trainable_parameters": spec.size,
+        "download_bytes": manifest.download_size,
+        "largest_upload_bytes": largest_size(spec),
+        "verification": dict(manifest.verification),
+        "versions": dict(manifest.versions),
+        "notes": notes(bundle),
+    }
+
+
+def notes(bundle: Bundle) -> list[str]:
+    """What the user should know about the choices made."""
+    spec = bundle.manifest.adapter
+    if spec.init is Init.GRAM_SCHMIDT and (layers := overfull(spec)):
+        return [
+            f"rank x heads = {spec.rank * spec.heads} exceeds a dimension of {len(layers)} layers: "
+            "Gram-Schmidt orthonormalizes their bases in blocks."
+        ]
+    return []
+
+
+def describe(bundle: Bundle) -> RenderableType:
+    """Tables of a bundle's facts and files."""
+    about = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in facts(bundle).items():
+        about.add_row(name.replace("_", " "), _plain(value))
+    files = Table("file", "bytes", "sha256", box=None, padding=(0, 2, 0, 0))
+    for name, entry in bundle.manifest.files.items():
+        files.add_row(name, f"{entry.size:,}", entry.sha256[:16])
+    return Group(about, "", files)
+
+
+def _plain(value: object) -> str:
+    match value:
+        case list():
+            return f"{len(value)}: {', '.join(map(str, value))}" if len(value) > 1 else ", ".join(map(str, value))
+        case dict():
+            return ", ".join(f"{k} {v:.1e}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
+        case int():
+            return f"{value:,}"
+        case _:
+            return str(value)

@@ -1,0 +1,82 @@
+"""A bundle and a trained adapter as a plain model again: a transformers folder and an inference graph."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+
+from export.forward import export_plain
+from export.quiet import quiet_transformers
+from export.text_classifier import example_batch
+from ravan.bundle import SOURCE, Bundle, check_file
+from ravan.errors import ExportError
+from ravan.files import new_folder
+from ravan.runtime.adapter import read_adapter
+from ravan.runtime.names import LABELS, LOGITS
+from ravan.runtime.session import Evaluator, open_session
+from ravan.torch import inject, merge, write_trainables
+
+INFERENCE = "model.onnx"
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Where the merged model is and how far its logits are from the adapter model's, absolute.
+
+    Attributes:
+        folder: loads with transformers; holds ``model.onnx`` for onnxruntime too.
+        transformers: largest difference of the folder's logits, loaded afresh.
+        onnx: largest difference of model.onnx's logits.
+    """
+
+    folder: Path
+    transformers: float
+    onnx: float
+
+
+def merge_bundle(bundle: Bundle, adapter: Path, out: Path, progress: Callable[[str], None] = lambda _: None) -> Merged:
+    """Merges ``adapter`` into the bundle's model and writes it to ``out``, a folder that does not exist yet.
+
+    Raises:
+        BundleError: the adapter belongs to another bundle, or the bundle's source was changed.
+        ExportError: the merged model's logits are further than 1e-4 from the adapter model's.
+    """
+    for name, entry in bundle.manifest.source_files.items():
+        check_file(bundle.folder, name, entry)
+    spec = bundle.manifest.adapter
+    trainables = read_adapter(adapter, spec).trainables(spec)
+    with quiet_transformers(), new_folder(out) as folder:
+        progress("merging")
+        model = _load(bundle.path(SOURCE))
+        inject(model, spec)
+        write_trainables(model, spec, trainables)
+        merge(model, spec)
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(bundle.path(SOURCE)).save_pretrained(folder)
+        progress(f"exporting {INFERENCE}")
+        merged = _load(folder)
+        batch = example_batch(merged, (4, min(24, bundle.manifest.max_length)))
+        export_plain(merged, batch, bundle.manifest.max_length, folder / INFERENCE)
+        progress("comparing logits")
+        arrays = {name: value.numpy() for name, value in batch.items()}
+        expected = Evaluator(bundle).logits(trainables, {**arrays, LABELS: np.zeros(4, np.int64)})
+        with torch.no_grad():
+            by_transformers = merged(**batch).logits.numpy()
+        (by_onnx,) = open_session(folder / INFERENCE).run([LOGITS], arrays)
+        differences = [float(np.abs(seen - expected).max()) for seen in (by_transformers, by_onnx)]
+        if not max(differences) <= TOLERANCE:
+            raise ExportError(
+                f"The merged model's logits are off by {max(differences):.1e} (tolerance {TOLERANCE:.0e}): "
+                "check that the adapter's values are of a sensible size."
+            )
+    return Merged(out, *differences)
+
+
+def _load(folder: Path) -> PreTrainedModel:
+    return AutoModelForSequenceClassification.from_pretrained(
+        folder, attn_implementation="eager", dtype=torch.float32
+    ).eval()

@@ -1,0 +1,195 @@
+"""A transformers text classifier as a training bundle."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+
+from export.architectures import Architecture, text_classifier_defaults
+from export.forward import export_forward
+from export.quiet import quiet_transformers
+from export.train_step import eval_graph, train_graph
+from export.verify import Verification, require, verify
+from export.weights import save_with_shared_weights
+from ravan.bundle import (
+    DEVICE_FILES,
+    EVAL,
+    INITIAL,
+    MANIFEST,
+    SOURCE,
+    TOKENIZER,
+    TRAIN,
+    Bundle,
+    FileEntry,
+    Manifest,
+    describe_file,
+)
+from ravan.errors import ExportError
+from ravan.files import new_folder
+from ravan.layout import saved_view
+from ravan.runtime.names import ATTENTION_MASK, INPUT_IDS
+from ravan.spec import AdapterSpec, Init
+from ravan.torch import inject, make_spec, read_trainables
+from ravan.update import Update, encode
+
+TASK = "text-classification"
+DEFAULT_MAX_LENGTH = 128
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TextClassifierOptions:
+    """What to export.
+
+    Attributes:
+        model: folder or hub id of a transformers model.
+        labels: label names in the order of the logits.
+        heads: number of heads h.
+        rank: rank r of a head; None if it follows from ``budget``.
+        budget: trainable parameters in all H.
+        init: how the bases are drawn.
+        seed: seed of the bases and of newly created modules.
+        targets: patterns of linear layers to adapt; empty for the architecture's defaults.
+        saved: patterns of modules to train whole; empty for the architecture's defaults.
+        max_length: longest sequence, tokens; at most what the model takes.
+        tolerance: largest accepted difference to torch, relative to each gradient's largest value.
+    """
+
+    model: str
+    labels: tuple[str, ...]
+    heads: int = 4
+    rank: int | None = None
+    budget: int | None = None
+    init: Init = Init.GRAM_SCHMIDT
+    seed: int = 0
+    targets: tuple[str, ...] = ()
+    saved: tuple[str, ...] = ()
+    max_length: int = DEFAULT_MAX_LENGTH
+    tolerance: float = 1e-4
+
+
+def export_text_classifier(options: TextClassifierOptions, out: Path, progress: Progress = lambda _: None) -> Bundle:
+    """Writes the bundle to ``out``, a folder that does not exist yet; after an error nothing is left there.
+
+    Raises:
+        ExportError: the model can't be loaded or exported, or its graphs differ from torch.
+        TargetError: a pattern matches nothing.
+        EnvironmentProblem: ``out`` exists.
+    """
+    with quiet_transformers(), new_folder(out) as folder:
+        manifest = _write(options, folder, progress)
+    return Bundle(out, manifest)
+
+
+def _write(options: TextClassifierOptions, folder: Path, progress: Progress) -> Manifest:
+    progress(f"loading {options.model}")
+    model = load_model(options.model, options.labels, options.seed)
+    longest = getattr(model.config, "max_position_embeddings", options.max_length)
+    pad_id = _save_source(model, options, folder)
+    defaults = Architecture(options.targets, options.saved)
+    if not (options.targets and options.saved):
+        defaults = text_classifier_defaults(model.config.model_type)
+    spec = make_spec(
+        model,
+        options.targets or defaults.targets,
+        heads=options.heads,
+        rank=options.rank,
+        budget=options.budget,
+        init=options.init,
+        seed=options.seed,
+        saved=options.saved or defaults.saved,
+    )
+    inject(model, spec)
+    progress(f"exporting {len(spec.layers)} adapted layers, {spec.heads} heads of rank {spec.rank}")
+    verification = _write_graphs(model, spec, folder, options)
+    start = read_trainables(model, spec)
+    initial = Update.full(np.zeros(spec.H_shape, np.float32), saved_view(spec, start))
+    (folder / INITIAL).write_bytes(encode(spec, initial))
+    progress(f"verified: gradients within {verification.gradient:.1e} of torch")
+    manifest = Manifest(
+        task=TASK,
+        adapter=spec,
+        labels=options.labels,
+        max_length=min(options.max_length, longest),
+        pad_id=pad_id,
+        files={name: describe_file(folder / name) for name in DEVICE_FILES},
+        source_files=_entries(folder, SOURCE),
+        model=Path(options.model).name,
+        versions={name: version(name) for name in ("ravan-fl", "torch", "transformers", "onnx", "onnxruntime")},
+        verification={
+            "loss": verification.loss,
+            "gradient": verification.gradient,
+            "logits": verification.logits,
+            "tolerance": options.tolerance,
+        },
+    )
+    (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
+    return manifest
+
+
+def load_model(model: str, labels: tuple[str, ...], seed: int) -> PreTrainedModel:
+    """The model in float32 with a classifier for these labels; new modules are drawn from the seed.
+
+    Raises:
+        ExportError: transformers can't load it.
+    """
+    names = dict(enumerate(labels))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return AutoModelForSequenceClassification.from_pretrained(
+                model,
+                config=AutoConfig.from_pretrained(model, id2label=names, label2id={v: k for k, v in names.items()}),
+                attn_implementation="eager",  # plain products and softmax, which the exporter turns into plain ONNX
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+            ).eval()
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise ExportError(f"transformers can't load {model} ({reason}): give a model folder or hub id.") from error
+
+
+def _save_source(model: PreTrainedModel, options: TextClassifierOptions, folder: Path) -> int:
+    """Saves model and tokenizer as transformers does, for merge; returns the pad token's id."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(options.model)
+    except (OSError, ValueError, KeyError) as error:
+        raise ExportError(f"{options.model} has no tokenizer that transformers can load: add its tokenizer.json.") from error
+    model.save_pretrained(folder / SOURCE)
+    tokenizer.save_pretrained(folder / SOURCE)
+    if not (folder / SOURCE / TOKENIZER).is_file() or tokenizer.pad_token_id is None:
+        raise ExportError(f"{options.model} needs a fast tokenizer with a pad token: convert its tokenizer first.")
+    shutil.copyfile(folder / SOURCE / TOKENIZER, folder / TOKENIZER)
+    return int(tokenizer.pad_token_id)
+
+
+def _write_graphs(model: PreTrainedModel, spec: AdapterSpec, folder: Path, options: TextClassifierOptions) -> Verification:
+    longest = min(options.max_length, getattr(model.config, "max_position_embeddings", options.max_length))
+    forward = export_forward(model, spec, example_batch(model, (3, min(17, longest))), longest)
+    graphs = {TRAIN: train_graph(forward, spec), EVAL: eval_graph(forward, spec)}
+    save_with_shared_weights(graphs, folder)
+    other = example_batch(model, (5, min(24, longest)))  # other sizes than exported: both axes must be dynamic
+    labels = torch.arange(5) % model.config.num_labels
+    verification = verify(folder / TRAIN, folder / EVAL, model, spec, other, labels)
+    require(verification, options.tolerance)
+    return verification
+
+
+def example_batch(model: PreTrainedModel, shape: tuple[int, int]) -> dict[str, Tensor]:
+    """Random token ids and a mask in which one sequence is shorter."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, model.config.vocab_size, shape, generator=generator)
+    mask = torch.ones_like(ids)
+    mask[0, shape[1] // 2 :] = 0
+    return {INPUT_IDS: ids, ATTENTION_MASK: mask}
+
+
+def _entries(folder: Path, sub: str) -> dict[str, FileEntry]:
+    paths = sorted(p for p in (folder / sub).rglob("*") if p.is_file())
+    return {p.relative_to(folder).as_posix(): describe_file(p) for p in paths}

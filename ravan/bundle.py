@@ -1,0 +1,175 @@
+"""The training bundle: a folder a device downloads once, and the manifest that vouches for every file in it.
+
+    train.onnx      the training step: batch and trainables in; loss, weight and gradients out
+    eval.onnx       logits, loss, weight and correct predictions from the same inputs
+    weights.bin     frozen weights and bases, shared by both graphs
+    tokenizer.json  turns text into token ids
+    initial.ravan   the adapter of round 0, as an update that carries every head
+    manifest.json   this file's ``Manifest``
+    source/         the model as transformers loads it; stays with the operator and is used by merge
+
+The bundle's id is the sha256 of its manifest's canonical JSON, so that it fixes every file.
+"""
+
+import hashlib
+import json
+import string
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ravan.errors import BundleError, SpecError
+from ravan.spec import AdapterSpec, canonical_json
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+TRAIN = "train.onnx"
+EVAL = "eval.onnx"
+WEIGHTS = "weights.bin"
+TOKENIZER = "tokenizer.json"
+INITIAL = "initial.ravan"
+SOURCE = "source"
+DEVICE_FILES = (TRAIN, EVAL, WEIGHTS, TOKENIZER, INITIAL)
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size in bytes and sha256 (hex) of one file of the bundle."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle holds and promises.
+
+    Attributes:
+        task: "text-classification".
+        adapter: the adapter spec.
+        labels: label names in the order of the logits.
+        max_length: longest sequence, tokens.
+        pad_id: token id that fills short sequences.
+        files: what a device downloads, by path inside the bundle.
+        source_files: what stays with the operator, for merge.
+        model: name of the model it was made from.
+        versions: of the software that made it.
+        verification: largest differences seen against torch, and the tolerance.
+    """
+
+    task: str
+    adapter: AdapterSpec
+    labels: tuple[str, ...]
+    max_length: int
+    pad_id: int
+    files: Mapping[str, FileEntry]
+    source_files: Mapping[str, FileEntry] = field(default_factory=dict)
+    model: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    verification: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def bundle_id(self) -> str:
+        """sha256 of the canonical JSON, hex."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @property
+    def download_size(self) -> int:
+        """Bytes a device downloads, the manifest left out."""
+        return sum(entry.size for entry in self.files.values())
+
+    def to_json(self) -> str:
+        """Canonical JSON."""
+        return canonical_json({"schema": SCHEMA} | asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Manifest":
+        """Reads what ``to_json`` wrote.
+
+        Raises:
+            BundleError: not a manifest, of a newer schema, or with a path that leaves the bundle.
+        """
+        try:
+            value = json.loads(text)
+            if value["schema"] > SCHEMA:
+                raise BundleError(f"The bundle needs manifest schema {value['schema']}, here is {SCHEMA}: update ravan-fl.")
+            return cls(
+                task=str(value["task"]),
+                adapter=AdapterSpec.from_dict(value["adapter"]),
+                labels=tuple(map(str, value["labels"])),
+                max_length=int(value["max_length"]),
+                pad_id=int(value["pad_id"]),
+                files=_entries(value["files"]),
+                source_files=_entries(value["source_files"]),
+                model=str(value["model"]),
+                versions={str(k): str(v) for k, v in value["versions"].items()},
+                verification={str(k): float(v) for k, v in value["verification"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, SpecError) as error:
+            raise BundleError(f"{MANIFEST} can't be read ({error}): fetch or export the bundle again.") from error
+
+
+def _entries(value: Mapping[str, Any]) -> dict[str, FileEntry]:
+    entries = {str(k): FileEntry(int(v["size"]), str(v["sha256"])) for k, v in value.items()}
+    for name, entry in entries.items():
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or name in ("", ".", MANIFEST):
+            raise BundleError(f"The manifest names a file outside the bundle ({name!r}): do not use this bundle.")
+        if entry.size < 0 or len(entry.sha256) != 64 or not set(entry.sha256) <= set(string.hexdigits.lower()):
+            raise BundleError(f"The manifest's entry for {name} is not a size and a sha256: export the bundle again.")
+    return entries
+
+
+def describe_file(path: Path) -> FileEntry:
+    """Size and sha256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return FileEntry(path.stat().st_size, digest.hexdigest())
+
+
+def check_file(folder: Path, name: str, entry: FileEntry) -> None:
+    """Checks one file of a bundle against its entry.
+
+    Raises:
+        BundleError: the file is missing or was changed.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise BundleError(f"{name} is missing from the bundle {folder}: fetch or export it again.")
+    if path.stat().st_size != entry.size or describe_file(path).sha256 != entry.sha256:
+        raise BundleError(f"{name} in the bundle {folder} was changed or cut short: fetch or export it again.")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder whose device files match its manifest; made by ``open_bundle``."""
+
+    folder: Path
+    manifest: Manifest
+
+    def path(self, name: str) -> Path:
+        """Where a file of the bundle is."""
+        return self.folder / name
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Reads a bundle's manifest and checks every device file, before anything is loaded from it.
+
+    Raises:
+        BundleError: no manifest, or a file that is missing or was changed.
+    """
+    try:
+        text = (folder / MANIFEST).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{folder} is no training bundle ({MANIFEST}: {error.strerror}): export one first.") from error
+    manifest = Manifest.from_json(text)
+    for name in DEVICE_FILES:
+        if name not in manifest.files:
+            raise BundleError(f"The manifest of {folder} does not list {name}: export the bundle again.")
+    for name, entry in manifest.files.items():
+        check_file(folder, name, entry)
+    return Bundle(folder, manifest)

@@ -1,0 +1,1 @@
+"""What the command lines share: settings, one-sentence errors and logs."""

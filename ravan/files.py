@@ -1,0 +1,53 @@
+"""Writing files so that a crash at any point leaves the old file or the whole new one."""
+
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ravan.errors import EnvironmentProblem
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes beside ``path``, syncs, renames over it and syncs the folder."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill: it becomes ``out`` when the block succeeds and vanishes when it fails.
+
+    Raises:
+        EnvironmentProblem: ``out`` exists.
+    """
+    if out.exists():
+        raise EnvironmentProblem(f"{out} exists already: choose another folder or remove it.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        yield folder
+        folder.chmod(0o755)
+        folder.rename(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,102 @@
+"""onnxruntime sessions, and the two things a bundle's graphs do: a training step and an evaluation."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from ravan.bundle import EVAL, TRAIN, Bundle
+from ravan.errors import BundleError
+from ravan.layout import Vector
+from ravan.runtime.names import CORRECT, GRADIENTS, LOGITS, LOSS, TRAINABLES, WEIGHT
+
+Batch = Mapping[str, NDArray[np.int64]]
+"""Input name to array; all have the batch as their first axis."""
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """How onnxruntime uses the machine.
+
+    Attributes:
+        threads: threads for one operator, 0 for all cores.
+        spinning: keep idle threads spinning between operators; faster alone, unkind to other processes.
+    """
+
+    threads: int = 0
+    spinning: bool = False
+
+
+def open_session(path: Path, options: RuntimeOptions | None = None) -> ort.InferenceSession:
+    """A CPU session; the file's hash has been checked before, when the bundle was opened.
+
+    Raises:
+        BundleError: onnxruntime refuses the graph.
+    """
+    options = options or RuntimeOptions()
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spinning else "0")
+    try:
+        return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base class but Exception
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BundleError(f"onnxruntime {ort.__version__} refuses {path.name} ({first}): export the bundle again.") from error
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Mean loss over the batch, the number of examples behind it, and the gradient of every trainable."""
+
+    loss: float
+    weight: float
+    gradients: Vector
+
+
+class TrainStep:
+    """train.onnx of a bundle: gradients at given trainables for one batch."""
+
+    def __init__(self, bundle: Bundle, options: RuntimeOptions | None = None) -> None:
+        self._session = open_session(bundle.path(TRAIN), options)
+
+    def __call__(self, trainables: Vector, batch: Batch) -> StepResult:
+        """One forward and backward pass; ``trainables`` and the gradients are flat, in the spec's order."""
+        outputs = self._session.run([LOSS, WEIGHT, GRADIENTS], {**batch, TRAINABLES: trainables})
+        loss, weight, gradients = outputs
+        return StepResult(float(loss), float(weight), gradients)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Over ``examples`` examples: mean loss and the share of correct predictions."""
+
+    loss: float
+    accuracy: float
+    examples: int
+
+
+class Evaluator:
+    """eval.onnx of a bundle."""
+
+    def __init__(self, bundle: Bundle, options: RuntimeOptions | None = None) -> None:
+        self._session = open_session(bundle.path(EVAL), options)
+
+    def evaluate(self, trainables: Vector, batches: Iterable[Batch]) -> Evaluation:
+        """Mean loss and accuracy over all examples of the batches."""
+        loss = correct = examples = 0.0
+        for batch in batches:
+            mean, weight, hits = self._session.run([LOSS, WEIGHT, CORRECT], {**batch, TRAINABLES: trainables})
+            loss, correct, examples = loss + mean * weight, correct + hits, examples + weight
+        if not examples:
+            return Evaluation(float("nan"), float("nan"), 0)
+        return Evaluation(float(loss / examples), float(correct / examples), int(examples))
+
+    def logits(self, trainables: Vector, batch: Batch) -> Vector:
+        """Logits of one batch, [batch, classes]."""
+        (logits,) = self._session.run([LOGITS], {**batch, TRAINABLES: trainables})
+        return np.asarray(logits, np.float32)

@@ -1,0 +1,112 @@
+"""Putting Ravan heads into a module and taking them out again."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+
+from ravan.bases import draw_bases
+from ravan.errors import ExportError, TargetError
+from ravan.spec import AdapterSpec, Init, LayerSpec, TensorSpec, rank_for_budget
+from ravan.torch.linear import RavanLinear
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a dotted name fits a pattern: a glob over the whole name, or its last parts (``attention.query``)."""
+    return fnmatchcase(name, pattern) or name.endswith("." + pattern)
+
+
+def find_targets(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Linear]:
+    """The linear layers whose names match any of the patterns, in the model's order.
+
+    Raises:
+        TargetError: a pattern matches no linear layer; the message names the closest ones.
+    """
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    for pattern in patterns:
+        if not any(matches(name, pattern) for name in linear):
+            raise TargetError(f"No linear layer matches {pattern!r}: {_closest(pattern, linear)}.")
+    return {name: module for name, module in linear.items() if any(matches(name, p) for p in patterns)}
+
+
+def make_spec(
+    model: nn.Module,
+    patterns: Sequence[str],
+    *,
+    heads: int,
+    rank: int | None = None,
+    budget: int | None = None,
+    init: Init = Init.GRAM_SCHMIDT,
+    seed: int = 0,
+    saved: Sequence[str] = (),
+) -> AdapterSpec:
+    """The adapter spec for the layers that match ``patterns``; ``rank`` is given or follows from ``budget``.
+
+    ``saved`` are patterns of modules that are trained as they are, as PEFT's modules_to_save.
+
+    Raises:
+        TargetError: a pattern matches nothing.
+        SpecError: a count makes no sense.
+    """
+    targets = find_targets(model, patterns)
+    layers = tuple(LayerSpec(name, m.in_features, m.out_features) for name, m in targets.items())
+    if rank is None:
+        rank = rank_for_budget(budget or 0, layers, heads)
+    tensors = tuple(_saved_tensors(model, saved, targets))
+    return AdapterSpec(layers, heads, rank, init, seed, tensors)
+
+
+def inject(model: nn.Module, spec: AdapterSpec) -> None:
+    """Replaces the spec's layers by RavanLinear and freezes all else but the saved tensors, in place."""
+    model.requires_grad_(requires_grad=False)
+    for layer in spec.layers:
+        base = model.get_submodule(layer.name)
+        if not isinstance(base, nn.Linear) or (base.in_features, base.out_features) != (layer.d_in, layer.d_out):
+            raise TargetError(f"{layer.name} is no linear layer of {layer.d_in} to {layer.d_out}: use the spec's own model.")
+        model.set_submodule(layer.name, RavanLinear(base, draw_bases(spec, layer)))
+    for tensor in spec.saved:
+        model.get_parameter(tensor.name).requires_grad_()
+
+
+@torch.no_grad()
+def merge(model: nn.Module, spec: AdapterSpec) -> None:
+    """Adds every layer's weight change to its W and puts the plain layer back, in place.
+
+    Raises:
+        ExportError: a merged weight is not finite.
+    """
+    for layer in spec.layers:
+        adapted = model.get_submodule(layer.name)
+        assert isinstance(adapted, RavanLinear)
+        adapted.base.weight += adapted.weight_change()
+        if not bool(torch.isfinite(adapted.base.weight).all()):
+            raise ExportError(f"The merged weight of {layer.name} is not finite: choose an earlier adapter.")
+        model.set_submodule(layer.name, adapted.base)
+
+
+def _saved_tensors(model: nn.Module, patterns: Sequence[str], targets: Iterable[str]) -> Iterable[TensorSpec]:
+    parameters = dict(model.named_parameters())
+    modules = [name for name, _ in model.named_modules() if name]
+    chosen = set()
+    for pattern in patterns:
+        found = [name for name in modules if matches(name, pattern)]
+        if not found:
+            raise TargetError(f"No module matches {pattern!r}: {_closest(pattern, modules)}.")
+        chosen |= set(found)
+    for name, parameter in parameters.items():
+        owners = {name.rsplit(".", k)[0] for k in range(1, name.count(".") + 1)}
+        if owners & chosen:
+            if owners & set(targets):
+                raise TargetError(f"{name} is both adapted and trained whole: choose one of the two.")
+            yield TensorSpec(name, tuple(parameter.shape))
+
+
+def _closest(pattern: str, names: Iterable[str]) -> str:
+    """The names most like a pattern that matched none, by their last parts."""
+    candidates = {name.rsplit(".", 1)[-1]: name for name in names}
+    if not candidates:
+        return "the model has none"
+    near = difflib.get_close_matches(pattern.rsplit(".", 1)[-1], candidates, n=3, cutoff=0.3)
+    return "closest are " + ", ".join(candidates[n] for n in near or list(candidates)[:3])

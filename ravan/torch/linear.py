@@ -1,0 +1,45 @@
+"""A linear layer with Ravan heads."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ravan.bases import Bases
+
+
+class RavanLinear(nn.Module):
+    """y = x (W + sum_i s_i B_i H_i A_i)^T + b, with W, b, A, B frozen and H, s trained (paper section 4).
+
+    The change of W is formed first and x meets one matrix. A training batch has far more tokens than W has rows, so
+    this costs one product where running x through A, H and B would cost up to four in forward and backward.
+
+    Attributes:
+        base: the adapted layer, W [d_out, d_in].
+        A: [heads, rank, d_in].
+        B: the heads' B_i side by side, [d_out, heads * rank].
+        H: [heads, rank, rank], 0 at first.
+        s: [heads], 1 at first.
+    """
+
+    A: Tensor
+    B: Tensor
+
+    def __init__(self, base: nn.Linear, bases: Bases) -> None:
+        super().__init__()
+        heads, rank, _ = bases.A.shape
+        self.base = base.requires_grad_(requires_grad=False)
+        like = {"device": base.weight.device, "dtype": base.weight.dtype}
+        side_by_side = bases.B.transpose(1, 0, 2).reshape(base.out_features, heads * rank)
+        self.register_buffer("A", torch.tensor(bases.A, **like))
+        self.register_buffer("B", torch.tensor(side_by_side, **like))
+        self.H = nn.Parameter(torch.zeros(heads, rank, rank, **like))
+        self.s = nn.Parameter(torch.ones(heads, **like))
+
+    def weight_change(self) -> Tensor:
+        """sum_i s_i B_i H_i A_i, [d_out, d_in]."""
+        inner = (self.s[:, None, None] * self.H) @ self.A  # [heads, rank, d_in]
+        return self.B @ inner.flatten(0, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., d_in] to y [..., d_out]."""
+        return F.linear(x, self.base.weight + self.weight_change(), self.base.bias)

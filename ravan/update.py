@@ -1,0 +1,132 @@
+"""What a device uploads and the server broadcasts: s_i H_i of some heads, and the saved tensors; and its bytes.
+
+Format, version 1, little endian. Equal updates have equal bytes, and every length follows from the header, so that a
+reader knows the size before it allocates anything.
+
+    offset  bytes  content
+         0      4  "RVNU"
+         4      2  version, 1
+         6      2  value type, 0: float32
+         8     32  sha256 of the adapter spec
+        40      4  rank
+        44      4  n, number of heads carried
+        48      4  number of saved values
+        52    4 n  layer and head index of each, 2 bytes each, ascending
+              ...  s_i H_i of each, rank * rank values
+              ...  the saved values
+"""
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ravan.errors import MalformedUpdate, NotFinite, UnknownHead, WrongShape, WrongSpec
+from ravan.layout import H_view, Vector, s_view, saved_view, trainables
+from ravan.spec import AdapterSpec
+
+MAGIC = b"RVNU"
+VERSION = 1
+_HEADER = struct.Struct("<4sHH32sIII")
+_FLOAT32 = 0
+
+
+@dataclass(frozen=True)
+class Update:
+    """s_i H_i of the heads in ``heads`` and the saved tensors, all float32.
+
+    Attributes:
+        heads: which heads are carried, [layers, heads] bool.
+        sH: their products s_i H_i in the order of the mask, [n, rank, rank].
+        saved: the saved tensors' values, flat.
+    """
+
+    heads: NDArray[np.bool_]
+    sH: Vector
+    saved: Vector
+
+    @classmethod
+    def of(cls, spec: AdapterSpec, flat: Vector, heads: NDArray[np.bool_]) -> "Update":
+        """The update of a client that trained ``heads`` and ended at the trainables ``flat``."""
+        products = H_view(spec, flat)[heads] * s_view(spec, flat)[heads][:, None, None]
+        return cls(heads.copy(), products, saved_view(spec, flat).copy())
+
+    @classmethod
+    def full(cls, sH: Vector, saved: Vector) -> "Update":
+        """An update that carries every head of sH [layers, heads, rank, rank]: the server's broadcast."""
+        return cls(np.ones(sH.shape[:2], np.bool_), sH.reshape(-1, *sH.shape[2:]), saved)
+
+    def trainables(self, spec: AdapterSpec) -> Vector:
+        """The flat vector a round starts from; heads that are not carried start at H = 0."""
+        sH = np.zeros(spec.H_shape, np.float32)
+        sH[self.heads] = self.sH
+        return trainables(spec, sH, self.saved)
+
+
+def encode(spec: AdapterSpec, update: Update) -> bytes:
+    """The update's bytes, exact: decoding gives the same values bit for bit."""
+    layer, head = np.nonzero(update.heads)
+    table = np.stack([layer, head], axis=1).astype("<u2")
+    header = _HEADER.pack(
+        MAGIC, VERSION, _FLOAT32, bytes.fromhex(spec.digest), spec.rank, len(layer), update.saved.size
+    )
+    return b"".join([header, table.tobytes(), update.sH.astype("<f4").tobytes(), update.saved.astype("<f4").tobytes()])
+
+
+def encoded_size(spec: AdapterSpec, heads: int) -> int:
+    """Bytes of an update that carries so many heads."""
+    return _HEADER.size + heads * (4 + 4 * spec.rank**2) + 4 * spec.saved_size
+
+
+def largest_size(spec: AdapterSpec) -> int:
+    """Bytes of an update that carries every head: no valid update is longer."""
+    return encoded_size(spec, spec.s_size)
+
+
+def decode(spec: AdapterSpec, data: bytes) -> Update:
+    """Reads and checks an update.
+
+    Raises:
+        MalformedUpdate: not this format or version, or cut short.
+        WrongSpec: made for another adapter spec.
+        WrongShape: H or the saved part has other dimensions.
+        UnknownHead: a head outside the spec, or heads out of order.
+        NotFinite: NaN or Inf among the values.
+    """
+    if len(data) < _HEADER.size or data[:4] != MAGIC:
+        raise MalformedUpdate("These bytes are no Ravan update: send what the edge client writes.")
+    _, version, kind, digest, rank, count, saved_size = _HEADER.unpack_from(data)
+    if version != VERSION or kind != _FLOAT32:
+        raise MalformedUpdate(f"Update format {version}.{kind} is not known here, only {VERSION}.0: update the software.")
+    if digest != bytes.fromhex(spec.digest):
+        raise WrongSpec("The update was made for another adapter spec: fetch this run's bundle and train again.")
+    if rank != spec.rank or saved_size != spec.saved_size:
+        raise WrongShape(
+            f"H is {rank} x {rank} with {saved_size} saved values, expected {spec.rank} x {spec.rank} "
+            f"with {spec.saved_size}: fetch this run's bundle and train again."
+        )
+    if count > spec.s_size or len(data) != encoded_size(spec, count):
+        raise MalformedUpdate(f"The update has {len(data)} bytes, which does not fit its {count} heads: send it again.")
+    return _decode_body(spec, data, count)
+
+
+def _decode_body(spec: AdapterSpec, data: bytes, count: int) -> Update:
+    table = np.frombuffer(data, "<u2", 2 * count, _HEADER.size).reshape(count, 2).astype(np.int64)
+    if count and (table >= [len(spec.layers), spec.heads]).any():
+        layer, head = table[(table >= [len(spec.layers), spec.heads]).any(axis=1)][0]
+        raise UnknownHead(f"Layer {layer} has no head {head} in this run: fetch this run's bundle and train again.")
+    position = table[:, 0] * spec.heads + table[:, 1]
+    if (np.diff(position) <= 0).any():
+        raise UnknownHead("A head stands twice or out of order: send what the edge client writes.")
+    values = np.frombuffer(data, "<f4", offset=_HEADER.size + 4 * count).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise NotFinite("The update holds NaN or Inf: lower the learning rate or check the data.")
+    heads = np.zeros(spec.s_size, np.bool_)
+    heads[position] = True
+    split = count * spec.rank**2
+    return Update(
+        heads.reshape(len(spec.layers), spec.heads),
+        values[:split].reshape(count, spec.rank, spec.rank),
+        values[split:],
+    )
