@@ -133,3 +133,7 @@ def _print_bundle(folder: Path, output: Format) -> None:
 def main() -> None:
     """Entry point of ravan-export."""
     run(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import typer
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -31,8 +31,6 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file w
 
 def argument(description: str) -> Any:
     """A field that is a positional argument of the command."""
-    from pydantic import Field
-
     return Field(description=description, json_schema_extra={"argument": True})
 
 
@@ -87,7 +85,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     else:
         flag = "--" + name.replace("_", "-")
         flags = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
-        declared, default = typer.Option(flags, help=_help(field), show_default=False), None
+        declared, default = typer.Option(flags, help=field.description, show_default=_shown_default(field)), None
     if get_origin(kind) is tuple:
         kind = list[get_args(kind)[0]]  # type: ignore[misc]
     elif default is None and type(None) not in get_args(kind):
@@ -95,10 +93,9 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, declared])
 
 
-def _help(field: FieldInfo) -> str:
-    if field.is_required() or field.default in (None, (), ""):
-        return field.description or ""
-    return f"{field.description} [default: {field.default}]"
+def _shown_default(field: FieldInfo) -> str | bool:
+    unset = field.is_required() or field.default in (None, (), "")
+    return False if unset else str(field.default)
 
 
 def _split(field: FieldInfo, value: str) -> Any:

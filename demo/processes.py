@@ -1,0 +1,55 @@
+"""The processes of the demo: one server, several edge clients, all ended with it."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ravan.errors import EnvironmentProblem
+
+
+@contextmanager
+def running(commands: Sequence[Sequence[str]], logs: Sequence[Path]) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Starts commands with their output in log files; at the end they are asked to stop, then made to."""
+    processes = []
+    try:
+        for command, log in zip(commands, logs, strict=True):
+            with log.open("wb") as output:
+                processes.append(subprocess.Popen(command, stdout=output, stderr=output, env=_environment()))
+        yield processes
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
+    """Waits until a file is there.
+
+    Raises:
+        EnvironmentProblem: the process ended before; its last words are in the message.
+    """
+    until = time.monotonic() + seconds
+    while not path.exists():
+        if process.poll() is not None or time.monotonic() > until:
+            last = log.read_text("utf-8", "replace").strip().splitlines()[-1:]
+            raise EnvironmentProblem(f"{log.stem} did not start ({' '.join(last)}): see {log}.")
+        time.sleep(0.05)
+
+
+def has_module(python: Path, module: str) -> bool:
+    """Whether a Python environment could import a module."""
+    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
+    return subprocess.run([python, "-c", code], check=False, env=_environment()).returncode == 0
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment without what would let another Python see this one's packages."""
+    return {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}

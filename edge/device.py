@@ -1,0 +1,156 @@
+"""A device's loop: check in -> (bundle) -> adapter -> pick heads -> train -> upload -> sleep."""
+
+import hashlib
+import os
+import platform
+import random
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnxruntime
+import structlog
+
+import ravan
+from edge.errors import Diverged, Refused
+from edge.fleet_client import FleetClient
+from edge.home import Home
+from edge.progress import Progress
+from edge.training import LocalRun, mini_batches, run_generator, train_locally
+from edge.workshop import Workshop
+from protos.ravan.v1 import fleet_pb2 as pb
+from ravan.bundle import Bundle
+from ravan.errors import BundleError, DataError, MalformedUpdate
+from ravan.rpc.plan import plan_from_proto
+from ravan.runtime.text import TextData, read_text_data
+from ravan.update import decode, encode
+
+
+WITHHELD = "The device's data can't be used; its own log says why."
+"""What the server is told of bad data: neither the file's name nor what stands in it leaves the device."""
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """What makes one device: its data file, name and share of the heads it trains."""
+
+    name: str
+    data: Path
+    head_budget: float = 1.0
+    skip_bad: bool = False
+    until_finished: bool = False
+
+
+class Device:
+    """One participant; runs on a thread of its own and shares home, workshop and display with its process."""
+
+    def __init__(
+        self,
+        options: DeviceOptions,
+        client: FleetClient,
+        home: Home,
+        workshop: Workshop,
+        progress: Progress,
+        stop: threading.Event,
+    ) -> None:
+        self._options = options
+        self._client = client
+        self._home = home
+        self._workshop = workshop
+        self._progress = progress
+        self._stop = stop
+        self._data: tuple[str, TextData] | None = None
+        self._log = structlog.get_logger().bind(device=options.name)
+
+    def run(self) -> None:
+        """Takes part until stopped or, if so set, until the run has finished.
+
+        Raises:
+            DataError: the data file is of no use; the server has been told.
+        """
+        while not self._stop.is_set():
+            answer = self._client.check_in(self._options.name, self._capabilities())
+            if answer.HasField("task"):
+                self._do(answer.task)
+                continue
+            wait = answer.wait
+            if wait.reason == pb.WAIT_REASON_RUN_FINISHED and self._options.until_finished:
+                self._log.info("run finished")
+                return
+            self._progress.waiting(self._options.name, wait.reason)
+            self._stop.wait(random.uniform(wait.min_seconds, max(wait.min_seconds, wait.max_seconds)))
+
+    def _do(self, task: pb.Task) -> None:
+        """One task; what fails is told to the server, and ends the device only if its data is of no use."""
+        try:
+            bundle = self._home.bundle(self._client, task.binding.bundle_id)
+            with self._workshop.turn:
+                local = self._train(task, bundle, self._examples(bundle))
+            self._upload(task, bundle, local)
+        except DataError as error:
+            self._give_back(task, error.code, WITHHELD)
+            raise
+        except (BundleError, Diverged, MalformedUpdate) as error:
+            self._log.error("task failed", round=task.binding.round, reason=str(error))
+            self._give_back(task, error.code, str(error))
+        except Refused as error:
+            self._log.warning("refused", round=task.binding.round, code=error.code, reason=str(error))
+
+    def _train(self, task: pb.Task, bundle: Bundle, data: TextData) -> LocalRun:
+        plan, binding, spec = plan_from_proto(task.plan), task.binding, bundle.manifest.adapter
+        received = self._client.fetch_adapter(binding)
+        if hashlib.sha256(received).hexdigest() != binding.base_adapter:
+            raise MalformedUpdate("The adapter does not match its sha256: ask the operator to look at the server.")
+        base = decode(spec, received)
+        trainer, text = self._workshop.tools(bundle)
+        generator = run_generator(plan, binding.round, self._client.device_id)
+        batches = mini_batches(text, data.examples, plan.batch_size, generator)
+        with self._progress.training(self._options.name, binding.round, plan.local_steps) as on_step:
+            return train_locally(
+                trainer, spec, base, batches, plan, self._options.head_budget, generator, on_step
+            )
+
+    def _upload(self, task: pb.Task, bundle: Bundle, local: LocalRun) -> None:
+        data = encode(bundle.manifest.adapter, local.update)
+        report = pb.TrainingReport(
+            examples=len(self._examples(bundle).examples),
+            steps=len(local.losses),
+            first_loss=local.first_loss,
+            last_loss=local.last_loss,
+            seconds=local.seconds,
+            heads_per_layer=local.heads_per_layer,
+        )
+        header = pb.UploadHeader(
+            device_id=self._client.device_id,
+            binding=task.binding,
+            sha256=hashlib.sha256(data).hexdigest(),
+            size=len(data),
+            report=report,
+        )
+        receipt = self._client.upload(header, data)
+        self._progress.uploaded(self._options.name, task.binding.round, len(data), local.last_loss)
+        self._log.debug("receipt", receipt=receipt)
+
+    def _give_back(self, task: pb.Task, code: str, reason: str) -> None:
+        try:
+            self._client.report_failure(task.binding, code, reason)
+        except Refused as error:
+            self._log.warning("refused", code=error.code, reason=str(error))
+
+    def _examples(self, bundle: Bundle) -> TextData:
+        """The data file read with the bundle's labels; kept while the bundle stays the same."""
+        if self._data is None or self._data[0] != bundle.manifest.bundle_id:
+            data = read_text_data(self._options.data, bundle.manifest.labels, skip_bad=self._options.skip_bad)
+            self._log.info("data read", examples=len(data.examples), skipped=data.skipped)
+            self._data = bundle.manifest.bundle_id, data
+        return self._data[1]
+
+    def _capabilities(self) -> pb.Capabilities:
+        return pb.Capabilities(
+            cores=os.cpu_count() or 1,
+            memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            machine=platform.machine(),
+            software=f"ravan-fl {ravan.__version__}, onnxruntime {onnxruntime.__version__}",
+            head_budget=self._options.head_budget,
+        )
+

@@ -1,0 +1,30 @@
+"""What can go wrong on a device.
+
+    RavanError
+    ├── Refused    the server refused a call, with its code and sentence
+    ├── Stopped    the client is told to end while it waits
+    └── Diverged   the local run left the numbers
+"""
+
+from ravan.errors import RavanError
+
+
+class Refused(RavanError):
+    """The server refused a call; ``code`` is the server's, such as "wrong-round"."""
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+class Stopped(RavanError):
+    """The client is told to end."""
+
+    code = "stopped"
+    exit_code = 130
+
+
+class Diverged(RavanError):
+    """The loss or a gradient of the local run is not finite."""
+
+    code = "diverged"

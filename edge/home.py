@@ -1,0 +1,93 @@
+"""The folder a client keeps: its devices' identities and the bundles they share."""
+
+import fcntl
+import re
+import secrets
+import shutil
+import threading
+from pathlib import Path
+
+import structlog
+
+from edge.fleet_client import FleetClient
+from ravan.bundle import MANIFEST, Bundle, Manifest, check_file, open_bundle
+from ravan.errors import BundleError, EnvironmentProblem
+from ravan.files import sync_folder, write_atomically
+
+log = structlog.get_logger()
+
+
+class Home:
+    """Identities below ``devices/`` and bundles below ``bundles/``; one client uses a home at a time.
+
+    Raises:
+        EnvironmentProblem: the folder can't be written, or another client uses it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._devices, self._bundles = folder / "devices", folder / "bundles"
+        self._devices.mkdir(parents=True, exist_ok=True)
+        self._bundles.mkdir(exist_ok=True)
+        self._lock_file = (folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EnvironmentProblem(f"Another client uses {folder}: stop it or choose another --home.") from None
+        self._fetching = threading.Lock()
+
+    def device_id(self, name: str) -> str:
+        """The id of the device of this name: drawn once, then kept."""
+        path = self._devices / re.sub(r"[^\w.-]", "_", name)
+        if not path.exists():
+            write_atomically(path, secrets.token_hex(16).encode())
+        return path.read_text("ascii")
+
+    def bundle(self, client: FleetClient, bundle_id: str) -> Bundle:
+        """The bundle with this id, fetched if it is not here, whole and checked.
+
+        Raises:
+            BundleError: what the server sends is not the bundle of this id.
+        """
+        folder = self._bundles / bundle_id
+        with self._fetching:
+            if folder.exists():
+                try:
+                    return _opened(folder, bundle_id)
+                except BundleError as error:
+                    log.warning("bundle dropped", reason=str(error))
+                    shutil.rmtree(folder)
+            return self._fetch(client, bundle_id, folder)
+
+    def _fetch(self, client: FleetClient, bundle_id: str, folder: Path) -> Bundle:
+        """Downloads file by file into ``<id>.partial``; a download cut off goes on where it stopped."""
+        partial = folder.with_name(f"{bundle_id}.partial")
+        partial.mkdir(exist_ok=True)
+        received = bytearray()
+        client.fetch_file(bundle_id, MANIFEST, 0, received.extend)
+        manifest = Manifest.from_json(bytes(received))
+        if manifest.bundle_id != bundle_id:
+            raise BundleError("The server's manifest is not the one of this bundle: ask the operator to restart the run.")
+        log.info("fetching bundle", bundle=bundle_id[:12], bytes=manifest.download_size)
+        for name, entry in manifest.files.items():
+            path = partial / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as file:
+                if file.tell() < entry.size:
+                    client.fetch_file(bundle_id, name, file.tell(), file.write)
+            try:
+                check_file(partial, name, entry)
+            except BundleError:
+                path.unlink()
+                raise
+        write_atomically(partial / MANIFEST, manifest.to_json().encode())
+        partial.rename(folder)
+        sync_folder(self._bundles)
+        log.info("bundle fetched", bundle=bundle_id[:12])
+        return _opened(folder, bundle_id)
+
+
+def _opened(folder: Path, bundle_id: str) -> Bundle:
+    bundle = open_bundle(folder)
+    if bundle.manifest.bundle_id != bundle_id:
+        raise BundleError(f"The manifest of {folder} was changed: it is fetched again.")
+    return bundle

@@ -1,0 +1,26 @@
+"""Settings of the device client."""
+
+from pathlib import Path
+
+from pydantic import Field, NonNegativeInt
+from pydantic_settings import SettingsConfigDict
+
+from ravan.cli.settings import Settings
+
+
+class EdgeSettings(Settings):
+    """Settings of ``ravan-edge run``."""
+
+    model_config = SettingsConfigDict(env_prefix="RAVAN_EDGE_", frozen=True, extra="forbid")
+
+    server: str = Field("127.0.0.1:7071", description="The server's address, host:port.")
+    data: tuple[Path, ...] = Field(
+        min_length=1, description="Examples, JSONL or CSV with text and label; one device for each file given."
+    )
+    home: Path = Field(Path("ravan-edge"), description="Folder for bundles and the device's identity.")
+    name: str = Field("", description="Name shown to the operator; the data file's by default.")
+    heads: float = Field(1.0, gt=0, le=1, description="Share of the heads this device trains.")
+    threads: NonNegativeInt = Field(0, description="Threads of a training step; 0 for all cores.")
+    spinning: bool = Field(False, description="Keep threads spinning between operators: faster, and rude to others.")
+    skip_bad: bool = Field(False, description="Leave out lines that hold no example instead of refusing the file.")
+    until_finished: bool = Field(False, description="Exit when the run has finished instead of waiting for another.")

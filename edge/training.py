@@ -1,0 +1,112 @@
+"""One local run: the client's part of a round (paper section 4, steps 2 and 3)."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge.errors import Diverged
+from edge.optimizer import clip, learning_rates, make_optimizer
+from ravan.heads import Scoring, heads_for_budget, score_heads, select_heads
+from ravan.layout import Vector, trained_mask
+from ravan.rpc.plan import TrainingPlan
+from ravan.runtime.session import Batch, StepResult
+from ravan.runtime.text import TextBatches, TextExample
+from ravan.spec import AdapterSpec
+from ravan.update import Update
+
+Trainer = Callable[[Vector, Batch], StepResult]
+"""Loss and gradients at given trainables for one batch; hides the runtime."""
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """What a local run ends with.
+
+    Attributes:
+        update: s_i H_i of the trained heads and the saved tensors.
+        losses: mean loss of every step's batch.
+        seconds: time taken.
+        heads_per_layer: K, how many heads of each layer were trained.
+    """
+
+    update: Update
+    losses: tuple[float, ...]
+    seconds: float
+    heads_per_layer: int
+
+    @property
+    def first_loss(self) -> float:
+        """Mean loss of the first quarter of the steps."""
+        return _mean(self.losses[: max(len(self.losses) // 4, 1)])
+
+    @property
+    def last_loss(self) -> float:
+        """Mean loss of the last quarter of the steps."""
+        return _mean(self.losses[-max(len(self.losses) // 4, 1) :])
+
+
+def train_locally(
+    trainer: Trainer,
+    spec: AdapterSpec,
+    base: Update,
+    batches: Iterator[Batch],
+    plan: TrainingPlan,
+    head_budget: float,
+    generator: np.random.Generator,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+) -> LocalRun:
+    """Picks K heads per layer, trains them and the saved tensors for the plan's steps, and forms the update.
+
+    ``base`` is the round's adapter with every head; s starts at 1. Gradient scoring costs one mini-batch more.
+
+    Raises:
+        Diverged: a loss or gradient is not finite.
+    """
+    began = time.monotonic()
+    trainables = base.trainables(spec)
+    k = heads_for_budget(head_budget, spec.heads)
+    gradient = np.zeros(spec.size, np.float32)
+    if plan.head_scoring is Scoring.GRADIENT and k < spec.heads:
+        gradient = _finite(trainer(trainables, next(batches)), 0).gradients
+    heads = select_heads(score_heads(plan.head_scoring, spec, trainables, gradient, generator), k, generator)
+    trained = trained_mask(spec, heads)
+    optimizer = make_optimizer(plan, learning_rates(spec, plan, trained))
+    losses = []
+    for step in range(1, plan.local_steps + 1):
+        result = _finite(trainer(trainables, next(batches)), step)
+        gradient = np.where(trained, result.gradients, np.float32(0))
+        clip(gradient, plan.clip_norm)
+        optimizer.step(trainables, gradient)
+        losses.append(result.loss)
+        on_step(step, result.loss)
+    return LocalRun(Update.of(spec, trainables, heads), tuple(losses), time.monotonic() - began, k)
+
+
+def mini_batches(
+    text: TextBatches, examples: Sequence[TextExample], size: int, generator: np.random.Generator
+) -> Iterator[Batch]:
+    """Endless mini-batches: every example once in random order, then again in another order."""
+    order: list[int] = []
+    while True:
+        while len(order) < size:
+            order += generator.permutation(len(examples)).tolist()
+        chosen, order = [examples[i] for i in order[:size]], order[size:]
+        yield text.batch(text.encode(chosen), [example.label for example in chosen])
+
+
+def run_generator(plan: TrainingPlan, round_number: int, device_id: str) -> np.random.Generator:
+    """The random numbers of one device's local run: the same run again draws the same."""
+    return np.random.default_rng([plan.seed, round_number, int(device_id, 16)])
+
+
+def _finite(result: StepResult, step: int) -> StepResult:
+    if not math.isfinite(result.loss) or not np.isfinite(result.gradients).all():
+        raise Diverged(f"The loss or a gradient is not finite at step {step}: lower the run's learning rate.")
+    return result
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,1 @@
+"""Ravan's wire format: protobuf definitions and the modules generated from them."""

@@ -1,0 +1,200 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class RunState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RUN_STATE_UNSPECIFIED: _ClassVar[RunState]
+    RUN_STATE_ACTIVE: _ClassVar[RunState]
+    RUN_STATE_PAUSED: _ClassVar[RunState]
+    RUN_STATE_STOPPED: _ClassVar[RunState]
+    RUN_STATE_FINISHED: _ClassVar[RunState]
+
+class RoundState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROUND_STATE_UNSPECIFIED: _ClassVar[RoundState]
+    ROUND_STATE_SELECTING: _ClassVar[RoundState]
+    ROUND_STATE_COLLECTING: _ClassVar[RoundState]
+    ROUND_STATE_AGGREGATING: _ClassVar[RoundState]
+    ROUND_STATE_PUBLISHED: _ClassVar[RoundState]
+    ROUND_STATE_ABANDONED: _ClassVar[RoundState]
+RUN_STATE_UNSPECIFIED: RunState
+RUN_STATE_ACTIVE: RunState
+RUN_STATE_PAUSED: RunState
+RUN_STATE_STOPPED: RunState
+RUN_STATE_FINISHED: RunState
+ROUND_STATE_UNSPECIFIED: RoundState
+ROUND_STATE_SELECTING: RoundState
+ROUND_STATE_COLLECTING: RoundState
+ROUND_STATE_AGGREGATING: RoundState
+ROUND_STATE_PUBLISHED: RoundState
+ROUND_STATE_ABANDONED: RoundState
+
+class CreateRunRequest(_message.Message):
+    __slots__ = ("settings_json",)
+    SETTINGS_JSON_FIELD_NUMBER: _ClassVar[int]
+    settings_json: str
+    def __init__(self, settings_json: _Optional[str] = ...) -> None: ...
+
+class CreateRunResponse(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: Run
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ...) -> None: ...
+
+class ListRunsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListRunsResponse(_message.Message):
+    __slots__ = ("runs",)
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    runs: _containers.RepeatedCompositeFieldContainer[Run]
+    def __init__(self, runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ...) -> None: ...
+
+class WatchRunRequest(_message.Message):
+    __slots__ = ("run_id",)
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+
+class WatchRunResponse(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: Run
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ...) -> None: ...
+
+class SetRunStateRequest(_message.Message):
+    __slots__ = ("run_id", "state")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    state: RunState
+    def __init__(self, run_id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ...) -> None: ...
+
+class SetRunStateResponse(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: Run
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ...) -> None: ...
+
+class ListDevicesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListDevicesResponse(_message.Message):
+    __slots__ = ("devices",)
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    devices: _containers.RepeatedCompositeFieldContainer[Device]
+    def __init__(self, devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ...) -> None: ...
+
+class ExportAdapterRequest(_message.Message):
+    __slots__ = ("run_id", "best")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    BEST_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    best: bool
+    def __init__(self, run_id: _Optional[str] = ..., best: bool = ...) -> None: ...
+
+class ExportAdapterResponse(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
+class Run(_message.Message):
+    __slots__ = ("run_id", "state", "bundle_id", "model", "trainable_parameters", "rounds_planned", "rounds_published", "initial", "best_round", "rounds", "created_at")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TRAINABLE_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_PLANNED_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_PUBLISHED_FIELD_NUMBER: _ClassVar[int]
+    INITIAL_FIELD_NUMBER: _ClassVar[int]
+    BEST_ROUND_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    state: RunState
+    bundle_id: str
+    model: str
+    trainable_parameters: int
+    rounds_planned: int
+    rounds_published: int
+    initial: Evaluation
+    best_round: int
+    rounds: _containers.RepeatedCompositeFieldContainer[Round]
+    created_at: float
+    def __init__(self, run_id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., trainable_parameters: _Optional[int] = ..., rounds_planned: _Optional[int] = ..., rounds_published: _Optional[int] = ..., initial: _Optional[_Union[Evaluation, _Mapping]] = ..., best_round: _Optional[int] = ..., rounds: _Optional[_Iterable[_Union[Round, _Mapping]]] = ..., created_at: _Optional[float] = ...) -> None: ...
+
+class Evaluation(_message.Message):
+    __slots__ = ("accuracy", "loss", "examples")
+    ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    accuracy: float
+    loss: float
+    examples: int
+    def __init__(self, accuracy: _Optional[float] = ..., loss: _Optional[float] = ..., examples: _Optional[int] = ...) -> None: ...
+
+class Round(_message.Message):
+    __slots__ = ("number", "state", "selected", "received", "failed", "bytes_up", "bytes_down", "evaluation", "seconds", "local_loss")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    SELECTED_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    BYTES_UP_FIELD_NUMBER: _ClassVar[int]
+    BYTES_DOWN_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_LOSS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    state: RoundState
+    selected: int
+    received: int
+    failed: int
+    bytes_up: int
+    bytes_down: int
+    evaluation: Evaluation
+    seconds: float
+    local_loss: float
+    def __init__(self, number: _Optional[int] = ..., state: _Optional[_Union[RoundState, str]] = ..., selected: _Optional[int] = ..., received: _Optional[int] = ..., failed: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., seconds: _Optional[float] = ..., local_loss: _Optional[float] = ...) -> None: ...
+
+class Device(_message.Message):
+    __slots__ = ("device_id", "name", "last_seen", "cores", "memory_bytes", "machine", "software", "head_budget", "updates", "failures", "bytes_up", "bytes_down", "failure", "working")
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEEN_FIELD_NUMBER: _ClassVar[int]
+    CORES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_FIELD_NUMBER: _ClassVar[int]
+    SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    HEAD_BUDGET_FIELD_NUMBER: _ClassVar[int]
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_UP_FIELD_NUMBER: _ClassVar[int]
+    BYTES_DOWN_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    WORKING_FIELD_NUMBER: _ClassVar[int]
+    device_id: str
+    name: str
+    last_seen: float
+    cores: int
+    memory_bytes: int
+    machine: str
+    software: str
+    head_budget: float
+    updates: int
+    failures: int
+    bytes_up: int
+    bytes_down: int
+    failure: str
+    working: bool
+    def __init__(self, device_id: _Optional[str] = ..., name: _Optional[str] = ..., last_seen: _Optional[float] = ..., cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., machine: _Optional[str] = ..., software: _Optional[str] = ..., head_budget: _Optional[float] = ..., updates: _Optional[int] = ..., failures: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., failure: _Optional[str] = ..., working: bool = ...) -> None: ...

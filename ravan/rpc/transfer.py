@@ -1,0 +1,20 @@
+"""Streaming bytes in chunks, and the code that travels with a refusal."""
+
+from collections.abc import Iterator
+
+CODE_KEY = "ravan-code"
+CHUNK = 1 << 20  # bytes
+MESSAGE_LIMIT = CHUNK + (64 << 10)  # bytes of one message, a chunk with its frame
+
+CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+    ("grpc.max_send_message_length", MESSAGE_LIMIT),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+]
+
+
+def chunks(data: bytes) -> Iterator[bytes]:
+    """The bytes in pieces of at most ``CHUNK``; one empty piece for no bytes."""
+    for start in range(0, max(len(data), 1), CHUNK):
+        yield data[start : start + CHUNK]

@@ -1,0 +1,66 @@
+"""Updates and adapters on disk, each under the sha256 of its bytes, durable before it has a name."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from ravan.files import sync_folder, write_atomically
+from server.errors import NotFound, TooLarge, WrongHash
+
+
+class Blobs:
+    """A folder of content-addressed files.
+
+    A blob that is there is whole: it is written under another name, synced, and renamed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob("??/.*.tmp"):  # of writes that a crash cut off
+            leftover.unlink()
+
+    def path(self, sha256: str) -> Path:
+        """Where a blob is."""
+        return self._folder / sha256[:2] / sha256
+
+    def put(self, data: bytes) -> str:
+        """Stores bytes and returns their sha256."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = self.path(sha256)
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, data)
+        sync_folder(self._folder)
+        return sha256
+
+    def get(self, sha256: str) -> bytes:
+        """The bytes of a blob.
+
+        Raises:
+            NotFound: there is no such blob.
+        """
+        try:
+            return self.path(sha256).read_bytes()
+        except FileNotFoundError:
+            raise NotFound(f"Blob {sha256} is not stored any more: it was dropped after its round.") from None
+
+    def drop(self, sha256: str) -> None:
+        """Removes a blob if it is there."""
+        self.path(sha256).unlink(missing_ok=True)
+
+
+async def collect(parts: AsyncIterator[bytes], sha256: str, size: int) -> bytes:
+    """Gathers an upload of known size and hash, never holding or reading more than that size.
+
+    Raises:
+        TooLarge: the stream goes on beyond ``size``.
+        WrongHash: the bytes are fewer, or others.
+    """
+    data = bytearray()
+    async for part in parts:
+        if len(data) + len(part) > size:
+            raise TooLarge(f"The upload exceeds the {size} bytes its header announces: send it again.")
+        data += part
+    if len(data) != size or hashlib.sha256(data).hexdigest() != sha256:
+        raise WrongHash(f"The {len(data)} bytes received do not match the header: send the update again.")
+    return bytes(data)

@@ -1,0 +1,88 @@
+"""The Control service: what the operator calls."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+from protos.ravan.v1 import control_pb2 as pb
+from protos.ravan.v1 import control_pb2_grpc as rpc
+from ravan.cli.settings import load
+from ravan.errors import SettingsError
+from ravan.rpc.transfer import chunks
+from server.coordinator import ENDED, Coordinator
+from server.errors import BadRequest, NotFound
+from server.guard import Context, guarded
+from server.report import RUN_STATES, report_devices, report_run
+from server.settings import RunSettings
+from server.storage import Storage
+
+WATCH_SECONDS = 5.0
+
+
+class Control(rpc.ControlServicer):
+    """Creates, changes and shows runs."""
+
+    def __init__(self, storage: Storage, coordinator: Coordinator) -> None:
+        self._storage = storage
+        self._coordinator = coordinator
+
+    @guarded
+    async def CreateRun(self, request: pb.CreateRunRequest, context: Context) -> pb.CreateRunResponse:
+        """Starts a run from settings in JSON."""
+        try:
+            given = json.loads(request.settings_json)
+        except json.JSONDecodeError as error:
+            raise SettingsError(f"The run's settings are not JSON ({error}): use ravan-server create.") from error
+        if not isinstance(given, dict):
+            raise SettingsError("The run's settings are not a JSON object: use ravan-server create.")
+        run = await self._coordinator.create_run(load(RunSettings, given))
+        return pb.CreateRunResponse(run=await self._report(run.run_id))
+
+    @guarded
+    async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
+        """All runs, newest first."""
+        runs = await self._storage.call(self._storage.state.runs)
+        return pb.ListRunsResponse(runs=[await self._report(run.run_id) for run in runs])
+
+    @guarded
+    async def WatchRun(self, request: pb.WatchRunRequest, context: Context) -> AsyncIterator[pb.WatchRunResponse]:
+        """A run's status after every change, until it ends."""
+        run = await self._coordinator.find_run(request.run_id)
+        while True:
+            yield pb.WatchRunResponse(run=await self._report(run.run_id))
+            if (await self._coordinator.find_run(run.run_id)).state in ENDED:
+                return
+            await self._coordinator.changed(WATCH_SECONDS)
+
+    @guarded
+    async def SetRunState(self, request: pb.SetRunStateRequest, context: Context) -> pb.SetRunStateResponse:
+        """Pauses, resumes or stops a run."""
+        wanted = {message: state for state, message in RUN_STATES.items()}.get(request.state)
+        if wanted is None:
+            raise BadRequest("Say which state the run should have: active, paused or stopped.")
+        run = await self._coordinator.set_state(request.run_id, wanted)
+        return pb.SetRunStateResponse(run=await self._report(run.run_id))
+
+    @guarded
+    async def ListDevices(self, request: pb.ListDevicesRequest, context: Context) -> pb.ListDevicesResponse:
+        """All devices, most recently seen first."""
+        return pb.ListDevicesResponse(devices=await self._storage.call(report_devices, self._storage.state))
+
+    @guarded
+    async def ExportAdapter(
+        self, request: pb.ExportAdapterRequest, context: Context
+    ) -> AsyncIterator[pb.ExportAdapterResponse]:
+        """The best or last adapter as a safetensors file."""
+        run = await self._coordinator.find_run(request.run_id)
+        path = self._storage.adapter_path(run.run_id, best=request.best)
+        try:
+            data = await asyncio.to_thread(path.read_bytes)
+        except FileNotFoundError:
+            raise NotFound(f"Run {run.run_id} has not published such an adapter yet: wait for a round.") from None
+        for piece in chunks(data):
+            yield pb.ExportAdapterResponse(data=piece)
+
+    async def _report(self, run_id: str) -> pb.Run:
+        run = await self._storage.call(self._storage.state.run, run_id)
+        manifest = (await asyncio.to_thread(self._coordinator.bundle, run)).manifest
+        return await self._storage.call(report_run, self._storage.state, run, manifest)

@@ -1,0 +1,221 @@
+"""The Fleet service: what devices call."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+
+import structlog
+
+from protos.ravan.v1 import fleet_pb2 as pb
+from protos.ravan.v1 import fleet_pb2_grpc as rpc
+from ravan.bundle import MANIFEST
+from ravan.errors import WrongSpec
+from ravan.rpc.plan import plan_to_proto
+from ravan.rpc.transfer import CHUNK, chunks
+from ravan.update import decode, largest_size
+from server.blobs import collect
+from server.coordinator import Coordinator
+from server.errors import BadRequest, Conflict, NotFound, NotSelected, RoundClosed, TooLarge, WrongBase, WrongBundle, WrongRound
+from server.guard import Context, guarded
+from server.records import Assignment, AssignmentState, Device, LocalReport, Round, RoundState, Run, RunState
+from server.storage import Storage
+
+log = structlog.get_logger()
+_DEVICE_ID = re.compile(r"[0-9a-f]{32}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+NO_RUN_WAIT = 5.0, 15.0  # seconds
+LONGEST_TEXT = 300  # characters of a name or sentence that a device sends
+
+
+class Fleet(rpc.FleetServicer):
+    """Answers devices; everything it promises is durable first."""
+
+    def __init__(self, storage: Storage, coordinator: Coordinator, clock: Callable[[], float] = time.time) -> None:
+        self._storage = storage
+        self._coordinator = coordinator
+        self._clock = clock
+
+    @guarded
+    async def CheckIn(self, request: pb.CheckInRequest, context: Context) -> pb.CheckInResponse:
+        """A task for a device that has a part in the open round, else when to come back."""
+        device = _device(request, self._clock())
+        call, state = self._storage.call, self._storage.state
+        await call(state.see_device, device)
+        runs = await call(state.runs)
+        if not runs:
+            return _wait(NO_RUN_WAIT, pb.WAIT_REASON_NO_RUN)
+        run, polls = runs[0], (runs[0].options.poll_min, runs[0].options.poll_max)
+        if run.state in (RunState.FINISHED, RunState.STOPPED):
+            return _wait(polls, pb.WAIT_REASON_RUN_FINISHED)
+        if run.state is RunState.PAUSED:
+            return _wait(polls, pb.WAIT_REASON_RUN_PAUSED)
+        current = await call(state.current_round, run.run_id)
+        if current and current.state is RoundState.COLLECTING:
+            part = await call(state.assignment, run.run_id, current.number, device.device_id)
+            if part and part.state is AssignmentState.ASSIGNED:
+                return pb.CheckInResponse(task=await self._task(run, current))
+        self._coordinator.wake()
+        return _wait(polls, pb.WAIT_REASON_NOT_SELECTED)
+
+    @guarded
+    async def FetchBundle(
+        self, request: pb.FetchBundleRequest, context: Context
+    ) -> AsyncIterator[pb.FetchBundleResponse]:
+        """One file of an active run's bundle, from an offset on."""
+        runs = await self._storage.call(self._storage.state.runs)
+        run = next((r for r in runs if r.bundle_id == request.bundle_id), None)
+        if run is None:
+            raise NotFound(f"No run uses bundle {request.bundle_id[:64]!r}: check in for a task.")
+        bundle = await asyncio.to_thread(self._coordinator.bundle, run)
+        if request.file == MANIFEST:
+            data = bundle.manifest.to_json().encode()
+            for piece in chunks(data[request.offset :]):
+                yield pb.FetchBundleResponse(data=piece)
+        elif request.file in bundle.manifest.files:
+            size = 0
+            with bundle.path(request.file).open("rb") as file:
+                file.seek(request.offset)
+                while piece := await asyncio.to_thread(file.read, CHUNK):
+                    size += len(piece)
+                    yield pb.FetchBundleResponse(data=piece)
+            await self._storage.call(self._storage.state.count_bundle_bytes, request.device_id, size)
+        else:
+            raise NotFound(f"The bundle has no file {request.file[:LONGEST_TEXT]!r}: read its manifest.")
+
+    @guarded
+    async def FetchAdapter(
+        self, request: pb.FetchAdapterRequest, context: Context
+    ) -> AsyncIterator[pb.FetchAdapterResponse]:
+        """The adapter that the device's round starts from."""
+        run, current, part = await self._part(request.device_id, request.binding)
+        data = await asyncio.to_thread(self._storage.adapters.get, current.base_adapter)
+        for piece in chunks(data):
+            yield pb.FetchAdapterResponse(data=piece)
+        await self._storage.call(
+            self._storage.state.count_bytes_down, run.run_id, current.number, part.device_id, len(data)
+        )
+
+    @guarded
+    async def UploadUpdate(
+        self, request_iterator: AsyncIterator[pb.UploadUpdateRequest], context: Context
+    ) -> pb.UploadUpdateResponse:
+        """Checks an update, makes it durable, counts it, and only then gives the receipt."""
+        header = (await _first(request_iterator)).header
+        run, current, part = await self._part(header.device_id, header.binding)
+        spec = (await asyncio.to_thread(self._coordinator.bundle, run)).manifest.adapter
+        if not _SHA256.fullmatch(header.sha256):
+            raise BadRequest("The header's sha256 is not 64 hexadecimal digits: send the update again.")
+        if header.size > largest_size(spec):
+            raise TooLarge(f"An update of this run has at most {largest_size(spec)} bytes: send what was trained.")
+        if part.state is AssignmentState.RECEIVED:
+            if part.sha256 != header.sha256:
+                raise Conflict("Another update by this device is already counted: check in for the next round.")
+            return pb.UploadUpdateResponse(receipt=part.receipt)
+        if current.state is not RoundState.COLLECTING:
+            raise RoundClosed(f"Round {current.number} is closed: drop the update and check in.")
+        data = await collect(_data(request_iterator), header.sha256, header.size)
+        await asyncio.to_thread(decode, spec, data)
+        await asyncio.to_thread(self._storage.updates.put, data)
+        received = part.received(header.sha256, header.size, _report(header.report))
+        await self._storage.call(self._storage.state.receive, received)
+        log.info("update received", run=run.run_id, round=current.number, device=part.device_id[:8], bytes=header.size)
+        self._coordinator.wake()
+        return pb.UploadUpdateResponse(receipt=part.receipt)
+
+    @guarded
+    async def ReportFailure(self, request: pb.ReportFailureRequest, context: Context) -> pb.ReportFailureResponse:
+        """Takes a device's part back, so that the round can close without it."""
+        run, current, part = await self._part(request.device_id, request.binding)
+        failure = f"{request.code[:LONGEST_TEXT]}: {request.reason[:LONGEST_TEXT]}"
+        await self._storage.call(self._storage.state.fail, run.run_id, current.number, part.device_id, failure)
+        log.warning("device failed", run=run.run_id, round=current.number, device=part.device_id[:8], reason=failure)
+        self._coordinator.wake()
+        return pb.ReportFailureResponse()
+
+    async def _task(self, run: Run, current: Round) -> pb.Task:
+        bundle = await asyncio.to_thread(self._coordinator.bundle, run)
+        binding = pb.Binding(
+            run_id=run.run_id,
+            round=current.number,
+            bundle_id=run.bundle_id,
+            adapter_spec=bundle.manifest.adapter.digest,
+            base_adapter=current.base_adapter,
+        )
+        return pb.Task(
+            binding=binding,
+            adapter_size=self._storage.adapters.path(current.base_adapter).stat().st_size,
+            plan=plan_to_proto(run.options.plan),
+            deadline_seconds=max((current.deadline or 0) - self._clock(), 0),
+        )
+
+    async def _part(self, device_id: str, binding: pb.Binding) -> tuple[Run, Round, Assignment]:
+        """The device's part in the round that the request is bound to.
+
+        Raises:
+            WrongRound, WrongBundle, WrongSpec, WrongBase, NotSelected: one field of the binding does not fit.
+        """
+        call, state = self._storage.call, self._storage.state
+        _check_device_id(device_id)
+        run = await call(state.run, binding.run_id)
+        rounds = {r.number: r for r in await call(state.rounds, run.run_id)}
+        newest = max(rounds, default=0)
+        if binding.round not in rounds or binding.round < newest:
+            raise WrongRound(f"Round {binding.round} is not open, round {newest} is: drop the update and check in.")
+        current = rounds[binding.round]
+        if binding.bundle_id != run.bundle_id:
+            raise WrongBundle("The request is bound to another bundle: check in and fetch this run's bundle.")
+        bundle = await asyncio.to_thread(self._coordinator.bundle, run)
+        if binding.adapter_spec != bundle.manifest.adapter.digest:
+            raise WrongSpec("The request is bound to another adapter spec: check in and fetch this run's bundle.")
+        if binding.base_adapter != current.base_adapter:
+            raise WrongBase("The request is bound to another adapter: check in and fetch this round's adapter.")
+        part = await call(state.assignment, run.run_id, current.number, device_id)
+        if part is None:
+            raise NotSelected(f"This device has no part in round {current.number}: check in and do as told.")
+        return run, current, part
+
+
+def _wait(seconds: tuple[float, float], reason: pb.WaitReason) -> pb.CheckInResponse:
+    return pb.CheckInResponse(wait=pb.Wait(min_seconds=seconds[0], max_seconds=seconds[1], reason=reason))
+
+
+def _device(request: pb.CheckInRequest, now: float) -> Device:
+    _check_device_id(request.device_id)
+    c = request.capabilities
+    if not 0 < c.head_budget <= 1:
+        raise BadRequest(f"A head budget of {c.head_budget} makes no sense: send a fraction above 0, at most 1.")
+    texts = [text[:LONGEST_TEXT] for text in (request.name, c.machine, c.software)]
+    memory = min(c.memory_bytes, 2**62)
+    return Device(request.device_id, texts[0], now, min(c.cores, 2**20), memory, texts[1], texts[2], c.head_budget)
+
+
+def _check_device_id(device_id: str) -> None:
+    if not _DEVICE_ID.fullmatch(device_id):
+        raise BadRequest("A device id has 32 hexadecimal digits: let the edge client choose one.")
+
+
+async def _first(messages: AsyncIterator[pb.UploadUpdateRequest]) -> pb.UploadUpdateRequest:
+    async for message in messages:
+        if message.WhichOneof("part") == "header":
+            return message
+        break
+    raise BadRequest("An upload begins with its header: send what the edge client sends.")
+
+
+async def _data(messages: AsyncIterator[pb.UploadUpdateRequest]) -> AsyncIterator[bytes]:
+    async for message in messages:
+        if message.WhichOneof("part") != "data":
+            raise BadRequest("After its header an upload holds only data: send what the edge client sends.")
+        yield message.data
+
+
+def _report(report: pb.TrainingReport) -> LocalReport:
+    return LocalReport(
+        examples=min(report.examples, 2**62),
+        steps=report.steps,
+        first_loss=report.first_loss,
+        last_loss=report.last_loss,
+        seconds=report.seconds,
+        heads_per_layer=min(report.heads_per_layer, 2**31 - 1),
+    )

@@ -1,0 +1,50 @@
+"""Turning refusals into gRPC statuses, for every method of every service."""
+
+import functools
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn, TypeVar, cast
+
+import grpc
+import structlog
+
+from ravan.cli.errors import explain_os_error
+from ravan.errors import RavanError
+from ravan.rpc.transfer import CODE_KEY
+from server.errors import STATUS
+
+log = structlog.get_logger()
+Context = grpc.aio.ServicerContext[Any, Any]
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def guarded(method: Method) -> Method:
+    """A service method whose refusals end the call with their status, code and sentence."""
+    if inspect.isasyncgenfunction(method):
+
+        @functools.wraps(method)
+        async def stream(self: object, request: object, context: Context) -> AsyncIterator[Any]:
+            try:
+                async for message in method(self, request, context):
+                    yield message
+            except (RavanError, OSError) as error:
+                await refuse(context, error)
+
+        return cast(Method, stream)
+
+    @functools.wraps(method)
+    async def unary(self: object, request: object, context: Context) -> Any:
+        try:
+            return await cast(Callable[..., Awaitable[Any]], method)(self, request, context)
+        except (RavanError, OSError) as error:
+            await refuse(context, error)
+
+    return cast(Method, unary)
+
+
+async def refuse(context: Context, error: RavanError | OSError) -> NoReturn:
+    """Ends a call with the status of an error."""
+    explained = explain_os_error(error) if isinstance(error, OSError) else error
+    status = STATUS.get(type(explained), grpc.StatusCode.FAILED_PRECONDITION)
+    log.warning("refused", code=explained.code, reason=str(explained), peer=context.peer())
+    await context.abort(status, str(explained), ((CODE_KEY, explained.code),))

@@ -1,0 +1,116 @@
+"""What the server's state holds, as plain values."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from ravan.runtime.session import Evaluation
+from server.settings import RunOptions
+
+
+class RunState(StrEnum):
+    """Where a run stands."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    FINISHED = "finished"
+
+
+class RoundState(StrEnum):
+    """Where a round stands: selecting -> collecting -> aggregating -> published, or abandoned."""
+
+    SELECTING = "selecting"
+    COLLECTING = "collecting"
+    AGGREGATING = "aggregating"
+    PUBLISHED = "published"
+    ABANDONED = "abandoned"
+
+
+class AssignmentState(StrEnum):
+    """What came of a device's part in a round."""
+
+    ASSIGNED = "assigned"
+    RECEIVED = "received"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One federated run; ``adapter`` is the sha256 of the current global adapter's blob."""
+
+    run_id: str
+    state: RunState
+    bundle_id: str
+    bundle_folder: str
+    evaluation_file: str | None
+    options: RunOptions
+    adapter: str
+    created_at: float
+    initial: Evaluation | None = None
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of a run; times are Unix seconds, adapters sha256 of blobs."""
+
+    run_id: str
+    number: int
+    state: RoundState
+    base_adapter: str
+    opened_at: float
+    deadline: float | None = None
+    closed_at: float | None = None
+    adapter: str | None = None
+    evaluation: Evaluation | None = None
+
+
+@dataclass(frozen=True)
+class Device:
+    """What is known of a device; ``bytes_down`` counts its bundle downloads."""
+
+    device_id: str
+    name: str
+    last_seen: float
+    cores: int = 0
+    memory_bytes: int = 0
+    machine: str = ""
+    software: str = ""
+    head_budget: float = 1.0
+    bytes_down: int = 0
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class LocalReport:
+    """What a device says of its local run."""
+
+    examples: int = 0
+    steps: int = 0
+    first_loss: float = 0.0
+    last_loss: float = 0.0
+    seconds: float = 0.0
+    heads_per_layer: int = 0
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A device's part in a round; ``sha256`` names the update's blob once it is received."""
+
+    run_id: str
+    round: int
+    device_id: str
+    state: AssignmentState = AssignmentState.ASSIGNED
+    bytes_down: int = 0
+    bytes_up: int = 0
+    sha256: str | None = None
+    report: LocalReport = LocalReport()
+    failure: str = ""
+
+    @property
+    def receipt(self) -> str:
+        """Names this part; the same for ever."""
+        return f"{self.run_id}/{self.round}/{self.device_id}"
+
+    def received(self, sha256: str, size: int, report: LocalReport) -> "Assignment":
+        """This part once its update is counted."""
+        return replace(self, state=AssignmentState.RECEIVED, sha256=sha256, bytes_up=size, report=report)

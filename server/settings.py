@@ -1,0 +1,97 @@
+"""Settings of the server process and of a run."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from ravan.cli.settings import Settings
+from ravan.heads import Scoring
+from ravan.rpc.plan import OptimizerName, TrainingPlan
+
+DEFAULT_LISTEN = "127.0.0.1:7071"
+DEFAULT_STATE = Path("ravan-state")
+
+
+class Weighting(StrEnum):
+    """How much a client counts in the mean."""
+
+    UNIFORM = "uniform"
+    EXAMPLES = "examples"
+
+
+class RunOptions(BaseModel):
+    """What a run does; kept with the run, so that a restarted server goes on the same way."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rounds: PositiveInt = Field(20, description="Rounds to publish.")
+    clients_per_round: PositiveInt = Field(3, description="Updates a round waits for.")
+    over_select: NonNegativeInt = Field(0, description="Devices selected beyond that, in case some never answer.")
+    min_updates: PositiveInt = Field(1, description="Updates without which a round is abandoned at its deadline.")
+    min_devices: NonNegativeInt = Field(0, description="Devices that must be present before a round selects.")
+    deadline: float = Field(600, gt=0, description="Seconds a round waits for updates.")
+    weighting: Weighting = Field(Weighting.UNIFORM, description="Every client counts alike, or by its examples.")
+    evaluate_every: PositiveInt = Field(1, description="Evaluate every so many rounds, and after the last.")
+    evaluation_batch: PositiveInt = Field(32, description="Examples of an evaluation batch.")
+    keep_updates: PositiveInt = Field(2, description="Rounds whose updates are kept on disk.")
+    poll_min: float = Field(2, gt=0, description="Shortest wait between two check-ins, seconds.")
+    poll_max: float = Field(6, gt=0, description="Longest wait between two check-ins, seconds.")
+    local_steps: PositiveInt = Field(10, description="Mini-batches a client trains.")
+    batch_size: PositiveInt = Field(16, description="Examples of a mini-batch.")
+    optimizer: OptimizerName = Field(OptimizerName.ADAMW, description="adamw or sgd.")
+    learning_rate: float = Field(2e-3, gt=0, description="For H and s.")
+    saved_learning_rate: float = Field(5e-3, gt=0, description="For modules trained whole.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD.")
+    clip_norm: float = Field(1.0, ge=0, description="Largest norm of the whole gradient; 0 for no clipping.")
+    head_scoring: Scoring = Field(Scoring.GRADIENT, description="How weak devices pick heads: random, weight, gradient.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Of selection, batches and random choices.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.poll_max < self.poll_min:
+            raise ValueError("poll_max must not be below poll_min")
+        if self.min_updates > self.clients_per_round:
+            raise ValueError("min_updates must not exceed clients_per_round")
+        return self
+
+    @property
+    def plan(self) -> TrainingPlan:
+        """What a client is told."""
+        return TrainingPlan(**{name: getattr(self, name) for name in TrainingPlan.__dataclass_fields__})
+
+
+class RunSettings(Settings, RunOptions):
+    """Settings of ``ravan-server create``: a bundle, held-out data and the options of a run."""
+
+    model_config = SettingsConfigDict(env_prefix="RAVAN_RUN_", frozen=True, extra="forbid")
+
+    bundle: Path = Field(description="Folder of the training bundle.")
+    evaluation: Path | None = Field(None, description="Held-out examples, JSONL or CSV with text and label.")
+
+    @property
+    def options(self) -> RunOptions:
+        """The options alone."""
+        return RunOptions(**self.model_dump(exclude={"bundle", "evaluation"}))
+
+
+class CreateSettings(RunSettings):
+    """``RunSettings`` and where the server is."""
+
+    state: Path = Field(DEFAULT_STATE, description="The server's state folder.")
+    control: str = Field("", description="The server's control address; a socket in the state folder by default.")
+
+
+class ServeSettings(Settings):
+    """Settings of ``ravan-server serve``."""
+
+    model_config = SettingsConfigDict(env_prefix="RAVAN_SERVER_", frozen=True, extra="forbid")
+
+    state: Path = Field(DEFAULT_STATE, description="Folder for everything the server keeps.")
+    listen: str = Field(DEFAULT_LISTEN, description="Address for devices, host:port.")
+    control: str = Field("", description="Address for the operator; a socket inside the state folder by default.")
+    threads: NonNegativeInt = Field(0, description="Threads of an evaluation; 0 for all cores.")
+    until_finished: bool = Field(False, description="Exit when no run is active any more.")

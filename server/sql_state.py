@@ -1,0 +1,254 @@
+"""The state in a SQL database, through SQLAlchemy Core; SQLite in a folder is the embedded default."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Select, create_engine, event, insert, select, update
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from ravan.errors import EnvironmentProblem
+from ravan.runtime.session import Evaluation
+from server.errors import Conflict, NotFound, NotSelected, RoundClosed, WrongState
+from server.records import Assignment, AssignmentState, Device, LocalReport, Round, RoundState, Run, RunState
+from server.settings import RunOptions
+from server.sql_tables import assignments, devices, metadata, rounds, runs
+
+DATABASE = "state.sqlite"
+_BUSY = [RunState.ACTIVE, RunState.PAUSED]
+
+
+def open_sqlite(folder: Path) -> "SqlState":
+    """The state in ``folder/state.sqlite``: write-ahead log, and every commit synced before it returns.
+
+    Raises:
+        EnvironmentProblem: the folder can't be written, or the file is no database.
+    """
+    engine = create_engine(f"sqlite:///{folder / DATABASE}", connect_args={"timeout": 30})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _: Any) -> None:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    try:
+        return SqlState(engine)
+    except SQLAlchemyError as error:
+        reason = error.orig if isinstance(error, OperationalError) else error
+        raise EnvironmentProblem(f"{folder / DATABASE} can't be used ({reason}): choose another state folder.") from error
+
+
+class SqlState:
+    """``State`` over a SQLAlchemy engine; see there for what each method promises."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        metadata.create_all(engine)
+
+    def create_run(self, run: Run) -> None:
+        with self._engine.begin() as db:
+            if db.execute(select(runs.c.run_id).where(runs.c.state.in_(_BUSY))).first():
+                raise WrongState("Another run is active: let it finish or stop it first.")
+            row = {"options": run.options.model_dump_json(), **_evaluation_row(run.initial)}
+            db.execute(insert(runs).values(_row(run, "options", "initial") | row))
+
+    def runs(self) -> list[Run]:
+        return [_run(row) for row in self._all(select(runs).order_by(runs.c.created_at.desc()))]
+
+    def run(self, run_id: str) -> Run:
+        row = self._first(select(runs).where(runs.c.run_id == run_id))
+        if row is None:
+            raise NotFound(f"There is no run {run_id!r}: see ravan-server status.")
+        return _run(row)
+
+    def active_run(self) -> Run | None:
+        row = self._first(select(runs).where(runs.c.state.in_(_BUSY)))
+        return None if row is None else _run(row)
+
+    def set_run_state(self, run_id: str, state: RunState) -> None:
+        with self._engine.begin() as db:
+            db.execute(update(runs).where(runs.c.run_id == run_id).values(state=state))
+
+    def record_initial(self, run_id: str, evaluation: Evaluation) -> None:
+        with self._engine.begin() as db:
+            db.execute(update(runs).where(runs.c.run_id == run_id).values(_evaluation_row(evaluation)))
+
+    def see_device(self, device: Device) -> None:
+        row = _row(device)
+        counters = {"bytes_down", "failure"}
+        seen = {key: value for key, value in row.items() if key not in counters}
+        with self._engine.begin() as db:
+            known = db.execute(update(devices).where(devices.c.device_id == device.device_id).values(seen))
+            if known.rowcount == 0:
+                db.execute(insert(devices).values(row))
+
+    def devices(self) -> list[Device]:
+        rows = self._all(select(devices).order_by(devices.c.last_seen.desc(), devices.c.device_id))
+        return [Device(**row) for row in rows]
+
+    def present_devices(self, run_id: str, since: float) -> list[str]:
+        open_rounds = select(rounds.c.number).where(
+            rounds.c.run_id == run_id, rounds.c.state.in_([RoundState.COLLECTING, RoundState.AGGREGATING])
+        )
+        working = select(assignments.c.device_id).where(
+            assignments.c.run_id == run_id,
+            assignments.c.state == AssignmentState.ASSIGNED,
+            assignments.c.round.in_(open_rounds),
+        )
+        query = select(devices.c.device_id).where(
+            devices.c.last_seen >= since, devices.c.device_id.not_in(working)
+        )
+        return [row["device_id"] for row in self._all(query.order_by(devices.c.device_id))]
+
+    def open_round(self, opened: Round) -> None:
+        with self._engine.begin() as db:
+            db.execute(insert(rounds).values(_row(opened, "evaluation") | _evaluation_row(opened.evaluation)))
+
+    def rounds(self, run_id: str) -> list[Round]:
+        return [_round(row) for row in self._all(select(rounds).where(rounds.c.run_id == run_id).order_by(rounds.c.number))]
+
+    def current_round(self, run_id: str) -> Round | None:
+        row = self._first(select(rounds).where(rounds.c.run_id == run_id).order_by(rounds.c.number.desc()))
+        return None if row is None else _round(row)
+
+    def select(self, run_id: str, number: int, device_ids: list[str], deadline: float) -> None:
+        parts = [Assignment(run_id, number, device_id) for device_id in device_ids]
+        with self._engine.begin() as db:
+            _move(db, run_id, number, RoundState.SELECTING, state=RoundState.COLLECTING, deadline=deadline)
+            db.execute(insert(assignments), [_assignment_row(part) for part in parts])
+
+    def extend_deadline(self, run_id: str, number: int, deadline: float) -> None:
+        with self._engine.begin() as db:
+            _move(db, run_id, number, RoundState.COLLECTING, deadline=deadline)
+
+    def assignments(self, run_id: str, number: int | None = None) -> list[Assignment]:
+        query = select(assignments).where(assignments.c.run_id == run_id)
+        if number is not None:
+            query = query.where(assignments.c.round == number)
+        return [_assignment(row) for row in self._all(query.order_by(assignments.c.round, assignments.c.device_id))]
+
+    def assignment(self, run_id: str, number: int, device_id: str) -> Assignment | None:
+        row = self._first(select(assignments).where(_is_part(run_id, number, device_id)))
+        return None if row is None else _assignment(row)
+
+    def count_bytes_down(self, run_id: str, number: int, device_id: str, size: int) -> None:
+        with self._engine.begin() as db:
+            total = assignments.c.bytes_down + size
+            db.execute(update(assignments).where(_is_part(run_id, number, device_id)).values(bytes_down=total))
+
+    def count_bundle_bytes(self, device_id: str, size: int) -> None:
+        with self._engine.begin() as db:
+            total = devices.c.bytes_down + size
+            db.execute(update(devices).where(devices.c.device_id == device_id).values(bytes_down=total))
+
+    def receive(self, received: Assignment) -> None:
+        part = _is_part(received.run_id, received.round, received.device_id)
+        with self._engine.begin() as db:
+            # Writing first takes the database's write lock, so that no other writer comes between check and change.
+            db.execute(update(assignments).where(part).values(state=assignments.c.state))
+            row = db.execute(select(assignments.c.state, assignments.c.sha256).where(part)).first()
+            if row is None:
+                raise NotSelected("This device has no part in the round: check in and do as told.")
+            if row.state == AssignmentState.RECEIVED:
+                if row.sha256 == received.sha256:
+                    return
+                raise Conflict("Another update by this device is already counted: check in for the next round.")
+            state = db.execute(select(rounds.c.state).where(_is_round(received.run_id, received.round))).scalar_one()
+            if state != RoundState.COLLECTING:
+                raise RoundClosed(f"Round {received.round} is closed: drop the update and check in.")
+            changed = {"state", "sha256", "bytes_up", "failure"} | {c.name for c in assignments.c if "local_" in c.name}
+            values = {k: v for k, v in _assignment_row(received).items() if k in changed}
+            db.execute(update(assignments).where(part).values(values))
+
+    def fail(self, run_id: str, number: int, device_id: str, failure: str) -> None:
+        part = _is_part(run_id, number, device_id)
+        with self._engine.begin() as db:
+            db.execute(
+                update(assignments)
+                .where(part, assignments.c.state == AssignmentState.ASSIGNED)
+                .values(state=AssignmentState.FAILED, failure=failure)
+            )
+            db.execute(update(devices).where(devices.c.device_id == device_id).values(failure=failure))
+
+    def close_round(self, run_id: str, number: int) -> None:
+        with self._engine.begin() as db:
+            _move(db, run_id, number, RoundState.COLLECTING, state=RoundState.AGGREGATING)
+
+    def abandon(self, run_id: str, number: int, now: float) -> None:
+        with self._engine.begin() as db:
+            _move(db, run_id, number, RoundState.COLLECTING, state=RoundState.ABANDONED, closed_at=now)
+
+    def publish(self, run_id: str, number: int, adapter: str, evaluation: Evaluation | None, now: float) -> None:
+        values = {"state": RoundState.PUBLISHED, "adapter": adapter, "closed_at": now, **_evaluation_row(evaluation)}
+        with self._engine.begin() as db:
+            _move(db, run_id, number, RoundState.AGGREGATING, **values)
+            db.execute(update(runs).where(runs.c.run_id == run_id).values(adapter=adapter))
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def _all(self, query: Select[Any]) -> list[dict[str, Any]]:
+        with self._engine.connect() as db:
+            return [dict(row) for row in db.execute(query).mappings()]
+
+    def _first(self, query: Select[Any]) -> dict[str, Any] | None:
+        with self._engine.connect() as db:
+            row = db.execute(query.limit(1)).mappings().first()
+            return None if row is None else dict(row)
+
+
+def _move(db: Connection, run_id: str, number: int, expected: RoundState, **values: Any) -> None:
+    """Changes a round that is in the expected state.
+
+    Raises:
+        WrongState: it is in another.
+    """
+    changed = db.execute(
+        update(rounds).where(_is_round(run_id, number), rounds.c.state == expected).values(**values)
+    )
+    if changed.rowcount != 1:
+        raise WrongState(f"Round {number} is not {expected}: look at ravan-server status.")
+
+
+def _is_round(run_id: str, number: int) -> Any:
+    return (rounds.c.run_id == run_id) & (rounds.c.number == number)
+
+
+def _is_part(run_id: str, number: int, device_id: str) -> Any:
+    c = assignments.c
+    return (c.run_id == run_id) & (c.round == number) & (c.device_id == device_id)
+
+
+def _row(record: Any, *leave: str) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__dataclass_fields__ if name not in leave}
+
+
+def _evaluation_row(evaluation: Evaluation | None) -> dict[str, Any]:
+    return dict.fromkeys(("accuracy", "loss", "examples")) if evaluation is None else asdict(evaluation)
+
+
+def _take_evaluation(row: dict[str, Any]) -> Evaluation | None:
+    values = {name: row.pop(name) for name in ("accuracy", "loss", "examples")}
+    return None if values["examples"] is None else Evaluation(**values)
+
+
+def _run(row: dict[str, Any]) -> Run:
+    initial = _take_evaluation(row)
+    options = RunOptions.model_validate_json(row.pop("options"))
+    return Run(**{**row, "state": RunState(row["state"])}, options=options, initial=initial)
+
+
+def _round(row: dict[str, Any]) -> Round:
+    evaluation = _take_evaluation(row)
+    return Round(**{**row, "state": RoundState(row["state"])}, evaluation=evaluation)
+
+
+def _assignment_row(part: Assignment) -> dict[str, Any]:
+    return _row(part, "report") | {f"local_{k}": v for k, v in asdict(part.report).items()}
+
+
+def _assignment(row: Mapping[str, Any]) -> Assignment:
+    report = LocalReport(**{k.removeprefix("local_"): v for k, v in row.items() if k.startswith("local_")})
+    rest = {k: v for k, v in row.items() if not k.startswith("local_")}
+    return Assignment(**{**rest, "state": AssignmentState(rest["state"])}, report=report)

@@ -1,0 +1,75 @@
+"""The tables of the SQL state."""
+
+from sqlalchemy import BigInteger, Column, Float, ForeignKeyConstraint, Integer, MetaData, String, Table, Text
+
+metadata = MetaData()
+
+
+def _evaluation() -> list[Column]:  # type: ignore[type-arg]
+    return [Column("accuracy", Float), Column("loss", Float), Column("examples", Integer)]
+
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", String(64), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("bundle_id", String(64), nullable=False),
+    Column("bundle_folder", Text, nullable=False),
+    Column("evaluation_file", Text),
+    Column("options", Text, nullable=False),
+    Column("adapter", String(64), nullable=False),
+    Column("created_at", Float, nullable=False),
+    *_evaluation(),
+)
+
+rounds = Table(
+    "rounds",
+    metadata,
+    Column("run_id", String(64), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("state", String(16), nullable=False),
+    Column("base_adapter", String(64), nullable=False),
+    Column("opened_at", Float, nullable=False),
+    Column("deadline", Float),
+    Column("closed_at", Float),
+    Column("adapter", String(64)),
+    *_evaluation(),
+    ForeignKeyConstraint(["run_id"], ["runs.run_id"]),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("device_id", String(64), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("last_seen", Float, nullable=False),
+    Column("cores", Integer, nullable=False),
+    Column("memory_bytes", BigInteger, nullable=False),
+    Column("machine", Text, nullable=False),
+    Column("software", Text, nullable=False),
+    Column("head_budget", Float, nullable=False),
+    Column("bytes_down", BigInteger, nullable=False),
+    Column("failure", Text, nullable=False),
+)
+
+assignments = Table(
+    "assignments",
+    metadata,
+    Column("run_id", String(64), primary_key=True),
+    Column("round", Integer, primary_key=True, autoincrement=False),
+    Column("device_id", String(64), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("bytes_down", BigInteger, nullable=False),
+    Column("bytes_up", BigInteger, nullable=False),
+    Column("sha256", String(64)),
+    Column("local_examples", BigInteger, nullable=False),
+    Column("local_steps", BigInteger, nullable=False),
+    Column("local_first_loss", Float, nullable=False),
+    Column("local_last_loss", Float, nullable=False),
+    Column("local_seconds", Float, nullable=False),
+    Column("local_heads_per_layer", Integer, nullable=False),
+    Column("failure", Text, nullable=False),
+    ForeignKeyConstraint(["run_id", "round"], ["rounds.run_id", "rounds.number"]),
+    ForeignKeyConstraint(["device_id"], ["devices.device_id"]),
+)

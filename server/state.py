@@ -1,0 +1,107 @@
+"""The server's memory behind one interface: every method is one transaction, durable when it returns."""
+
+from typing import Protocol
+
+from ravan.runtime.session import Evaluation
+from server.records import Assignment, Device, Round, Run, RunState
+
+
+class State(Protocol):
+    """Runs, rounds, devices and each device's part in a round.
+
+    One contract test suite holds for every implementation. Blobs are kept elsewhere, by the sha256 recorded here.
+    """
+
+    def create_run(self, run: Run) -> None:
+        """Adds a run.
+
+        Raises:
+            WrongState: another run is active or paused.
+        """
+
+    def runs(self) -> list[Run]:
+        """All runs, newest first."""
+        ...
+
+    def run(self, run_id: str) -> Run:
+        """One run.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        ...
+
+    def active_run(self) -> Run | None:
+        """The run that is active or paused."""
+        ...
+
+    def set_run_state(self, run_id: str, state: RunState) -> None:
+        """Changes a run's state."""
+
+    def record_initial(self, run_id: str, evaluation: Evaluation) -> None:
+        """Keeps the evaluation before the first round."""
+
+    def see_device(self, device: Device) -> None:
+        """Records a check-in; counters and the last failure stay as they are."""
+
+    def devices(self) -> list[Device]:
+        """All devices, most recently seen first."""
+        ...
+
+    def present_devices(self, run_id: str, since: float) -> list[str]:
+        """Ids, in order, of devices seen since then that have no open part in the run."""
+        ...
+
+    def open_round(self, opened: Round) -> None:
+        """Adds a round."""
+
+    def rounds(self, run_id: str) -> list[Round]:
+        """A run's rounds in order."""
+        ...
+
+    def current_round(self, run_id: str) -> Round | None:
+        """A run's newest round."""
+        ...
+
+    def select(self, run_id: str, number: int, device_ids: list[str], deadline: float) -> None:
+        """Gives devices a part in a selecting round, which then collects until the deadline."""
+
+    def extend_deadline(self, run_id: str, number: int, deadline: float) -> None:
+        """Moves a collecting round's deadline, as after a restart."""
+
+    def assignments(self, run_id: str, number: int | None = None) -> list[Assignment]:
+        """The parts in one round or in all, in the order of round and device id."""
+        ...
+
+    def assignment(self, run_id: str, number: int, device_id: str) -> Assignment | None:
+        """A device's part in a round."""
+        ...
+
+    def count_bytes_down(self, run_id: str, number: int, device_id: str, size: int) -> None:
+        """Adds to what a device downloaded for its part in a round."""
+
+    def count_bundle_bytes(self, device_id: str, size: int) -> None:
+        """Adds to what a device downloaded of bundles."""
+
+    def receive(self, received: Assignment) -> None:
+        """Counts an update.
+
+        Raises:
+            RoundClosed: the round no longer collects.
+            Conflict: another update by this device is counted already.
+        """
+
+    def fail(self, run_id: str, number: int, device_id: str, failure: str) -> None:
+        """Gives a device's part back, unless its update is counted already."""
+
+    def close_round(self, run_id: str, number: int) -> None:
+        """A collecting round takes no more updates and is aggregated."""
+
+    def abandon(self, run_id: str, number: int, now: float) -> None:
+        """A round ends without a new adapter."""
+
+    def publish(self, run_id: str, number: int, adapter: str, evaluation: Evaluation | None, now: float) -> None:
+        """An aggregated round's adapter becomes the run's."""
+
+    def close(self) -> None:
+        """Releases the storage."""

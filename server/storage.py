@@ -1,0 +1,57 @@
+"""Everything the server keeps, in one folder that one server uses at a time."""
+
+import asyncio
+import fcntl
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from ravan.errors import EnvironmentProblem
+from server.blobs import Blobs
+from server.sql_state import open_sqlite
+from server.state import State
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Storage:
+    """State, blobs and published adapters below one folder.
+
+        state.sqlite   runs, rounds, devices, parts
+        updates/       received updates by sha256, dropped some rounds later
+        adapters/      every round's adapter by sha256
+        published/     <run>/best.safetensors and last.safetensors
+        lock           held by the one server that uses the folder
+
+    Raises:
+        EnvironmentProblem: the folder can't be written, or another server uses it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._lock = (folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EnvironmentProblem(f"Another server uses {folder}: stop it or choose another state folder.") from None
+        self.updates, self.adapters = Blobs(folder / "updates"), Blobs(folder / "adapters")
+        self.state: State = open_sqlite(folder)
+        self._database = ThreadPoolExecutor(1, "database")
+
+    def adapter_path(self, run_id: str, *, best: bool) -> Path:
+        """Where a run's best or last adapter is published."""
+        return self.folder / "published" / run_id / ("best.safetensors" if best else "last.safetensors")
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs a method of the state on its own thread, so that a commit never holds up other calls."""
+        return await asyncio.get_running_loop().run_in_executor(self._database, partial(function, *args, **kwargs))
+
+    def close(self) -> None:
+        """Finishes what was begun and releases the folder."""
+        self._database.shutdown()
+        self.state.close()
+        self._lock.close()

@@ -1,0 +1,76 @@
+"""Runs, rounds and devices as tables for people."""
+
+import time
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from protos.ravan.v1 import control_pb2 as pb
+
+
+def run_table(run: pb.Run) -> RenderableType:
+    """A run's heading and its rounds."""
+    heading = (
+        f"[bold]run {run.run_id}[/bold] {_name(pb.RunState.Name(run.state))}, {run.model}, "
+        f"{run.trainable_parameters:,} trainable parameters, {run.rounds_published} of {run.rounds_planned} rounds"
+    )
+    table = Table("round", "state", "updates", "failed", "accuracy", "loss", "local loss", "up", "down", "seconds", box=None)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    if run.HasField("initial"):
+        table.add_row("0", "start", "", "", _percent(run.initial), f"{run.initial.loss:.3f}", "", "", "", "")
+    for r in run.rounds:
+        mark = " *" if run.HasField("best_round") and run.best_round == r.number else ""
+        table.add_row(
+            f"{r.number}{mark}",
+            _name(pb.RoundState.Name(r.state)),
+            f"{r.received}/{r.selected}",
+            str(r.failed),
+            _percent(r.evaluation) if r.HasField("evaluation") else "",
+            f"{r.evaluation.loss:.3f}" if r.HasField("evaluation") else "",
+            f"{r.local_loss:.3f}" if r.HasField("local_loss") else "",
+            size(r.bytes_up),
+            size(r.bytes_down),
+            f"{r.seconds:.0f}",
+        )
+    return Group(heading, table)
+
+
+def device_table(devices: list[pb.Device]) -> RenderableType:
+    """One line a device."""
+    table = Table("device", "name", "seen", "cores", "heads", "updates", "failed", "up", "down", "last failure", box=None)
+    now = time.time()
+    for d in devices:
+        seen = "working" if d.working else f"{max(now - d.last_seen, 0):.0f} s ago"
+        table.add_row(
+            d.device_id[:8],
+            d.name,
+            seen,
+            str(d.cores),
+            f"{d.head_budget:.0%}",
+            str(d.updates),
+            str(d.failures),
+            size(d.bytes_up),
+            size(d.bytes_down),
+            d.failure,
+        )
+    return table
+
+
+def size(count: int) -> str:
+    """Bytes for people, in powers of 1,000."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def _percent(evaluation: pb.Evaluation) -> str:
+    return f"{evaluation.accuracy:.1%}"
+
+
+def _name(constant: str) -> str:
+    """RUN_STATE_ACTIVE as "active"."""
+    return constant.split("_STATE_", 1)[1].lower()
