@@ -44,13 +44,14 @@ class DemoSettings(Settings):
     held_out: PositiveInt = Field(1000, description="Held-out documents to evaluate on.")
     devices: PositiveInt = Field(20, description="Devices that the documents are split over.")
     processes: PositiveInt = Field(4, description="Client processes that play the devices.")
-    clients_per_round: PositiveInt = Field(3, description="Devices that train in a round.")
-    rounds: PositiveInt = Field(10, description="Rounds.")
+    clients_per_round: PositiveInt = Field(4, description="Devices that train in a round.")
+    rounds: PositiveInt = Field(12, description="Rounds.")
+    evaluate_every: PositiveInt = Field(2, description="Evaluate after every so many rounds, and the last.")
     alpha: float = Field(0.3, gt=0, description="Dirichlet parameter of the split; smaller is less alike.")
     heads: PositiveInt = Field(4, description="Heads.")
     rank: PositiveInt = Field(48, description="Rank of a head.")
     max_length: PositiveInt = Field(96, description="Longest sequence, tokens.")
-    local_steps: PositiveInt = Field(10, description="Mini-batches a device trains in a round.")
+    local_steps: PositiveInt = Field(8, description="Mini-batches a device trains in a round.")
     seed: int = Field(0, ge=0, description="Of the split, the bases and the run.")
     out: Path = Field(ROOT / "demo" / "out", description="Folder for everything the demo writes; emptied first.")
     edge_python: Path = Field(ROOT / ".venv-edge/bin/python", description="Python of the edge environment.")
@@ -179,6 +180,7 @@ def train(settings: DemoSettings, paths: Paths, shards: list[Path]) -> pb.Run:
             "clients_per_round": min(settings.clients_per_round, len(shards)),
             "min_devices": len(shards),
             "local_steps": settings.local_steps,
+            "evaluate_every": settings.evaluate_every,
             "poll_min": 0.3,
             "poll_max": 1.0,
             "seed": settings.seed,
@@ -209,7 +211,9 @@ def watch_run(address: str) -> pb.Run:
     for run in client.watch(address, ""):
         lines = [f"before training: held-out accuracy {run.initial.accuracy:.1%}"] if run.HasField("initial") else []
         for r in run.rounds:
-            lines += [f"round {r.number}: {count} of {r.selected} updates received" for count in range(1, r.received + 1)]
+            lines += [
+                f"round {r.number}: {count} of {r.selected} updates received" for count in range(1, r.received + 1)
+            ]
             if r.HasField("evaluation"):
                 lines.append(
                     f"round {r.number}: held-out accuracy {r.evaluation.accuracy:.1%}, loss {r.evaluation.loss:.3f}, "

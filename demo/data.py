@@ -47,7 +47,9 @@ def read_jsonl(train: Path, test: Path) -> Corpus:
     return Corpus(*(tuple(_documents(path)) for path in (train, test)))
 
 
-def dirichlet_split(labels: Sequence[str], devices: int, alpha: float, generator: np.random.Generator) -> list[list[int]]:
+def dirichlet_split(
+    labels: Sequence[str], devices: int, alpha: float, generator: np.random.Generator
+) -> list[list[int]]:
     """Indices of each device's documents: every label is shared out by a draw from Dirichlet(alpha).
 
     The usual model of non-IID data (arXiv 1909.06335); the paper uses alpha = 0.3.

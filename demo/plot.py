@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
+import matplotlib as mpl
 
-matplotlib.use("Agg")
+mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 
@@ -16,6 +16,8 @@ def plot_accuracy(path: Path, rounds: Sequence[int], accuracy: Sequence[float], 
     axes.set(xlabel="round", ylabel="held-out accuracy, %", title=title, ylim=(0, 100), xticks=list(rounds))
     axes.grid(visible=True, alpha=0.3)
     for x, y in zip(rounds, accuracy, strict=True):
-        axes.annotate(f"{100 * y:.0f}", (x, 100 * y), textcoords="offset points", xytext=(0, 7), ha="center", fontsize=8)
+        axes.annotate(
+            f"{100 * y:.0f}", (x, 100 * y), textcoords="offset points", xytext=(0, 7), ha="center", fontsize=8
+        )
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -1,9 +1,9 @@
 """What can go wrong on a device.
 
-    RavanError
-    ├── Refused    the server refused a call, with its code and sentence
-    ├── Stopped    the client is told to end while it waits
-    └── Diverged   the local run left the numbers
+RavanError
+├── Refused    the server refused a call, with its code and sentence
+├── Stopped    the client is told to end while it waits
+└── Diverged   the local run left the numbers
 """
 
 from ravan.errors import RavanError

@@ -47,9 +47,7 @@ class FleetClient:
 
         def attempt() -> None:
             nonlocal position
-            request = pb.FetchBundleRequest(
-                device_id=self.device_id, bundle_id=bundle_id, file=file, offset=position
-            )
+            request = pb.FetchBundleRequest(device_id=self.device_id, bundle_id=bundle_id, file=file, offset=position)
             for message in self._stub.FetchBundle(request, timeout=TRANSFER_SECONDS):
                 write(message.data)
                 position += len(message.data)
@@ -59,9 +57,7 @@ class FleetClient:
     def fetch_adapter(self, binding: pb.Binding) -> bytes:
         """The bytes of the round's adapter."""
         request = pb.FetchAdapterRequest(device_id=self.device_id, binding=binding)
-        return self._call(
-            lambda: b"".join(m.data for m in self._stub.FetchAdapter(request, timeout=TRANSFER_SECONDS))
-        )
+        return self._call(lambda: b"".join(m.data for m in self._stub.FetchAdapter(request, timeout=TRANSFER_SECONDS)))
 
     def upload(self, header: pb.UploadHeader, data: bytes) -> str:
         """Uploads an update and returns the receipt; sent again if the answer was lost, which counts once."""
@@ -92,10 +88,7 @@ class FleetClient:
         try:
             return retrying(attempt)
         except grpc.RpcError as error:
-            assert isinstance(error, grpc.Call)
-            metadata = {key: value for key, value in error.trailing_metadata() or ()}
-            code = metadata.get(CODE_KEY, error.code().name.lower())
-            raise Refused(str(code), error.details() or f"The server refused: {error.code().name}.") from error
+            raise _refused(error) from error
 
     def _before(self, _: RetryCallState) -> None:
         if self._stop.is_set():
@@ -104,6 +97,12 @@ class FleetClient:
     def _say(self, state: RetryCallState) -> None:
         wait = state.next_action.sleep if state.next_action else 0.0
         log.warning("server away", server=self._address, attempt=state.attempt_number, next_try_seconds=round(wait, 1))
+
+
+def _refused(error: grpc.RpcError) -> Refused:
+    assert isinstance(error, grpc.Call)
+    code = dict(error.trailing_metadata() or ()).get(CODE_KEY, error.code().name.lower())
+    return Refused(str(code), error.details() or f"The server refused: {error.code().name}.")
 
 
 def _is_away(error: BaseException) -> bool:

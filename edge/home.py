@@ -66,7 +66,9 @@ class Home:
         client.fetch_file(bundle_id, MANIFEST, 0, received.extend)
         manifest = Manifest.from_json(bytes(received))
         if manifest.bundle_id != bundle_id:
-            raise BundleError("The server's manifest is not the one of this bundle: ask the operator to restart the run.")
+            raise BundleError(
+                "The server's manifest is not the one of this bundle: ask the operator to restart the run."
+            )
         log.info("fetching bundle", bundle=bundle_id[:12], bytes=manifest.download_size)
         for name, entry in manifest.files.items():
             path = partial / name

@@ -26,6 +26,7 @@ class AdamW:
         self._steps = 0
 
     def step(self, trainables: Vector, gradient: Vector) -> None:
+        """As ``Optimizer.step``."""
         self._steps += 1
         first, second = self._betas
         self._mean += (1 - first) * (gradient - self._mean)
@@ -43,6 +44,7 @@ class SGD:
         self._velocity = np.zeros_like(rates)
 
     def step(self, trainables: Vector, gradient: Vector) -> None:
+        """As ``Optimizer.step``."""
         self._velocity = self._momentum * self._velocity + gradient
         trainables -= self._rates * self._velocity
 

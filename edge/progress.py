@@ -7,7 +7,8 @@ from typing import Protocol
 
 import structlog
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bars, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
 from protos.ravan.v1 import fleet_pb2 as pb
 
@@ -60,7 +61,12 @@ class Terminal:
     """A progress bar while a device trains, and a line for every upload."""
 
     def __init__(self, console: Console) -> None:
-        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[loss]}"), TimeRemainingColumn()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TimeRemainingColumn(),
+        )
         self._bars = Bars(*columns, console=console, transient=True)
         self._console = console
 

@@ -21,6 +21,12 @@ class EdgeSettings(Settings):
     name: str = Field("", description="Name shown to the operator; the data file's by default.")
     heads: float = Field(1.0, gt=0, le=1, description="Share of the heads this device trains.")
     threads: NonNegativeInt = Field(0, description="Threads of a training step; 0 for all cores.")
-    spinning: bool = Field(False, description="Keep threads spinning between operators: faster, and rude to others.")
-    skip_bad: bool = Field(False, description="Leave out lines that hold no example instead of refusing the file.")
-    until_finished: bool = Field(False, description="Exit when the run has finished instead of waiting for another.")
+    spinning: bool = Field(
+        default=False, description="Keep threads spinning between operators: faster, and rude to others."
+    )
+    skip_bad: bool = Field(
+        default=False, description="Leave out lines that hold no example instead of refusing the file."
+    )
+    until_finished: bool = Field(
+        default=False, description="Exit when the run has finished instead of waiting for another."
+    )

@@ -108,7 +108,9 @@ def read_labels(value: str) -> tuple[str, ...]:
         try:
             labels = tuple(filter(None, map(str.strip, Path(value).read_text("utf-8").splitlines())))
         except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"--labels: {value} can't be read ({error}): give a number or a UTF-8 text file.") from error
+            raise SettingsError(
+                f"--labels: {value} can't be read ({error}): give a number or a UTF-8 text file."
+            ) from error
     if len(labels) < 2 or len(set(labels)) < len(labels):
         raise SettingsError(f"--labels: {value} gives {len(labels)} labels: give at least two, each once.")
     return labels

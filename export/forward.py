@@ -2,8 +2,9 @@
 
 import logging
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
@@ -20,20 +21,32 @@ OPSET = 20  # what onnxruntime 1.19.2 and newer run, with Gelu as one operator
 IR_VERSION = 10  # the newest that onnxruntime 1.19.2 reads
 
 
-class _WithTrainables(nn.Module):
-    """The model as a function of its trainables and batch, so that the exporter can't fold them into constants."""
+class _OfBatch(nn.Module):
+    """The model's logits as a function of the batch."""
 
-    def __init__(self, model: nn.Module, trainables: list[str], inputs: list[str]) -> None:
+    def __init__(self, model: nn.Module, inputs: Iterable[str]) -> None:
         super().__init__()
         self.model = model
-        self._trainables = trainables
-        self._inputs = inputs
+        self._inputs = list(inputs)
 
-    def forward(self, trainables: tuple[Tensor, ...], batch: tuple[Tensor, ...]) -> Tensor:
-        values = dict(zip(self._trainables, trainables, strict=True))
+    def forward(self, *batch: Tensor) -> Tensor:
+        return self._logits({}, batch)
+
+    def _logits(self, values: dict[str, Tensor], batch: Sequence[Tensor]) -> Tensor:
         out = functional_call(self.model, values, (), dict(zip(self._inputs, batch, strict=True)))
         logits: Tensor = out.logits if hasattr(out, LOGITS) else out
         return logits
+
+
+class _OfTrainables(_OfBatch):
+    """The same of trainables and batch: the exporter can't fold what is an input into constants."""
+
+    def __init__(self, model: nn.Module, inputs: Iterable[str], trainables: Iterable[str]) -> None:
+        super().__init__(model, inputs)
+        self._trainables = list(trainables)
+
+    def forward(self, trainables: tuple[Tensor, ...], *batch: Tensor) -> Tensor:  # type: ignore[override]
+        return self._logits(dict(zip(self._trainables, trainables, strict=True)), batch)
 
 
 def export_forward(model: nn.Module, spec: AdapterSpec, batch: Mapping[str, Tensor], longest: int) -> ir.Model:
@@ -45,39 +58,44 @@ def export_forward(model: nn.Module, spec: AdapterSpec, batch: Mapping[str, Tens
         ExportError: torch can't express the model in ONNX; names the operator or module as torch reports it.
     """
     trainables = named_trainables(model, spec)
-    wrapped = _WithTrainables(model.eval(), list(trainables), list(batch)).eval()
-    exported = _export(wrapped, tuple(p.detach() for p in trainables.values()), trainables, batch, longest)
+    values = tuple(parameter.detach() for parameter in trainables.values())
+    axes = _axes(longest)
+    exported = _export(
+        _OfTrainables(model, batch, trainables),
+        (values, *batch.values()),
+        (tuple({} for _ in values), tuple(axes for _ in batch)),
+        [*trainables, *batch],
+    )
     passes.ShapeInferencePass()(exported)
     return exported
 
 
 def export_plain(model: nn.Module, batch: Mapping[str, Tensor], longest: int, path: Path) -> None:
-    """Writes the model as it is, batch in and logits out, to one ONNX file (beside it ``path``.data if it is large)."""
-    exported = _export(_WithTrainables(model.eval(), [], list(batch)).eval(), (), (), batch, longest)
+    """Writes the model as it is, batch in and logits out, to ``path``, its weights beside it in ``path``.data."""
+    axes = _axes(longest)
+    exported = _export(_OfBatch(model, batch), tuple(batch.values()), (tuple(axes for _ in batch),), list(batch))
     passes.ClearMetadataAndDocStringPass()(exported)
     ir.save(exported, path, external_data=f"{path.name}.data")
 
 
-def _export(
-    wrapped: nn.Module,
-    trainables: tuple[Tensor, ...],
-    names: Iterable[str],
-    batch: Mapping[str, Tensor],
-    longest: int,
-) -> ir.Model:
-    axes = {0: torch.export.Dim("batch", min=1, max=4096), 1: torch.export.Dim("length", min=2, max=longest)}
+def _axes(longest: int) -> dict[int, Any]:
+    """Batch and length, both dynamic."""
+    return {0: torch.export.Dim("batch", min=1, max=4096), 1: torch.export.Dim("length", min=2, max=longest)}
+
+
+def _export(wrapped: nn.Module, args: tuple[Any, ...], dynamic: tuple[Any, ...], names: list[str]) -> ir.Model:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                wrapped,
-                (trainables, tuple(batch.values())),
+                wrapped.eval(),
+                args,
                 dynamo=True,
                 opset_version=OPSET,
                 verbose=False,
-                dynamic_shapes=(tuple({} for _ in trainables), tuple(axes for _ in batch)),
-                input_names=[*names, *batch],
+                dynamic_shapes=dynamic,
+                input_names=names,
                 output_names=[LOGITS],
             )
     except Exception as error:  # the exporter raises whatever the model's code or its own passes raise

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 Operand = ir.Value | np.ndarray | float | None
+Attribute = int | float | str | Iterable[int]
 
 
 class Builder:
@@ -17,14 +18,14 @@ class Builder:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._count = 0
 
-    def op(self, op_type: str, *inputs: Operand, **attributes: int | float | Iterable[int]) -> ir.Value:
+    def op(self, op_type: str, *inputs: Operand, **attributes: Attribute) -> ir.Value:
         """Appends a node with one output and returns the output; floats stand for float32 constants."""
         return self.ops(op_type, *inputs, outputs=1, **attributes)[0]
 
-    def ops(self, op_type: str, *inputs: Operand, outputs: int, **attributes: int | float | Iterable[int]) -> list[ir.Value]:
+    def ops(self, op_type: str, *inputs: Operand, outputs: int, **attributes: Attribute) -> list[ir.Value]:
         """Appends a node with several outputs and returns them."""
         values = [x if x is None or isinstance(x, ir.Value) else self.constant(x) for x in inputs]
-        plain = {k: v if isinstance(v, (int, float)) else list(v) for k, v in attributes.items()}
+        plain = {k: v if isinstance(v, (int, float, str)) else list(v) for k, v in attributes.items()}
         node = ir.node(op_type, values, plain, num_outputs=outputs, name=self._name(op_type))
         for i, out in enumerate(node.outputs):
             out.name = f"{node.name}_{i}" if i else node.name

@@ -160,7 +160,9 @@ def _save_source(model: PreTrainedModel, options: TextClassifierOptions, folder:
     try:
         tokenizer = AutoTokenizer.from_pretrained(options.model)
     except (OSError, ValueError, KeyError) as error:
-        raise ExportError(f"{options.model} has no tokenizer that transformers can load: add its tokenizer.json.") from error
+        raise ExportError(
+            f"{options.model} has no tokenizer that transformers can load: add its tokenizer.json."
+        ) from error
     model.save_pretrained(folder / SOURCE)
     tokenizer.save_pretrained(folder / SOURCE)
     if not (folder / SOURCE / TOKENIZER).is_file() or tokenizer.pad_token_id is None:
@@ -169,7 +171,9 @@ def _save_source(model: PreTrainedModel, options: TextClassifierOptions, folder:
     return int(tokenizer.pad_token_id)
 
 
-def _write_graphs(model: PreTrainedModel, spec: AdapterSpec, folder: Path, options: TextClassifierOptions) -> Verification:
+def _write_graphs(
+    model: PreTrainedModel, spec: AdapterSpec, folder: Path, options: TextClassifierOptions
+) -> Verification:
     longest = min(options.max_length, getattr(model.config, "max_position_embeddings", options.max_length))
     forward = export_forward(model, spec, example_batch(model, (3, min(17, longest))), longest)
     graphs = {TRAIN: train_graph(forward, spec), EVAL: eval_graph(forward, spec)}
@@ -184,7 +188,7 @@ def _write_graphs(model: PreTrainedModel, spec: AdapterSpec, folder: Path, optio
 def example_batch(model: PreTrainedModel, shape: tuple[int, int]) -> dict[str, Tensor]:
     """Random token ids and a mask in which one sequence is shorter."""
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, model.config.vocab_size, shape, generator=generator)
+    ids = torch.randint(0, int(model.config.vocab_size), shape, generator=generator)
     mask = torch.ones_like(ids)
     mask[0, shape[1] // 2 :] = 0
     return {INPUT_IDS: ids, ATTENTION_MASK: mask}

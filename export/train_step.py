@@ -4,10 +4,13 @@ train.onnx: batch, labels and the flat ``trainables`` in; ``loss``, ``weight`` a
 eval.onnx: the same in; ``logits``, ``loss``, ``weight`` and ``correct`` out.
 """
 
+import math
+
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from export.autodiff import differentiate
+from export.autodiff import RULES, differentiate
+from export.autodiff.backward import dims
 from export.losses import classification_counts, cross_entropy
 from export.onnx_builder import Builder
 from ravan.runtime.names import CORRECT, GRADIENTS, LABELS, LOGITS, LOSS, TRAINABLES, WEIGHT
@@ -25,7 +28,7 @@ def train_graph(forward: ir.Model, spec: AdapterSpec) -> ir.Model:
     trainables = _flat_trainables(graph, spec)
     b = Builder(graph, "step")
     loss = cross_entropy(b, graph.outputs[0], _labels(graph))
-    gradients = differentiate(graph, {graph.outputs[0]: loss.seed}, trainables)
+    gradients = differentiate(graph, {graph.outputs[0]: loss.seed}, trainables, RULES)
     flat = b.op("Concat", *(b.op("Reshape", g, b.ints([-1])) for g in gradients), axis=0)
     graph.outputs.clear()
     for name, value, shape in ((LOSS, loss.value, []), (WEIGHT, loss.weight, []), (GRADIENTS, flat, [spec.size])):
@@ -47,37 +50,25 @@ def eval_graph(forward: ir.Model, spec: AdapterSpec) -> ir.Model:
 
 
 def _flat_trainables(graph: ir.Graph, spec: AdapterSpec) -> list[ir.Value]:
-    """Replaces the inputs of the single trainables by one flat input and returns its parts, in order."""
-    count = 2 * len(spec.layers) + len(spec.saved)
-    single = list(graph.inputs[:count])
-    flat = ir.Input(TRAINABLES, ir.Shape([spec.size]), ir.TensorType(ir.DataType.FLOAT))
-    first = graph[0]
-    b = Builder(graph, "trainables")
-    sizes = [_size(value) for value in single]
-    pieces = b.ops("Split", flat, b.ints(sizes), outputs=count, axis=0)
-    parts = [b.op("Reshape", piece, b.ints(value.shape.numpy())) for piece, value in zip(pieces, single, strict=True)]
+    """Replaces the inputs of the single trainables by parts of one flat input, and returns the parts in order."""
+    shapes = [[spec.heads, spec.rank, spec.rank]] * len(spec.layers) + [[spec.heads]] * len(spec.layers)
+    shapes += [list(tensor.shape) for tensor in spec.saved]
+    single, b = graph.inputs[: len(shapes)], Builder(graph, TRAINABLES)
+    flat = ir.val(TRAINABLES, ir.DataType.FLOAT, [spec.size])
+    pieces = b.ops("Split", flat, b.ints(map(math.prod, shapes)), outputs=len(shapes), axis=0)
+    parts = [b.op("Reshape", piece, b.ints(shape)) for piece, shape in zip(pieces, shapes, strict=True)]
     for value, part in zip(single, parts, strict=True):
-        part.shape, part.dtype = value.shape, value.dtype
         ir.convenience.replace_all_uses_with(value, part)
+        part.shape, part.type = value.shape, value.type
         part.name, value.name = value.name, None
-    new = [pieces[0].producer(), *(part.producer() for part in parts)]
-    graph.remove(new)
-    graph.insert_before(first, new)
-    del graph.inputs[:count]
+    del graph.inputs[: len(shapes)]
     graph.inputs.append(flat)
+    graph.sort()
     return parts
 
 
-def _size(value: ir.Value) -> int:
-    size = 1
-    for d in value.shape.numpy():
-        size *= d
-    return size
-
-
 def _labels(graph: ir.Graph) -> ir.Value:
-    batch = graph.outputs[0].shape[0]
-    labels = ir.Input(LABELS, ir.Shape([batch]), ir.TensorType(ir.DataType.INT64))
+    labels = ir.val(LABELS, ir.DataType.INT64, dims(graph.outputs[0])[:1])
     graph.inputs.append(labels)
     return labels
 
@@ -92,5 +83,5 @@ def _finished(model: ir.Model) -> ir.Model:
     passes.CommonSubexpressionEliminationPass()(model)
     passes.RemoveUnusedNodesPass()(model)
     passes.ClearMetadataAndDocStringPass()(model)
-    passes.TopologicalSortPass()(model)
+    model.graph.sort()
     return model

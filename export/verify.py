@@ -36,7 +36,9 @@ class Verification:
     logits: float
 
 
-def verify(train: Path, evaluate: Path, model: nn.Module, spec: AdapterSpec, batch: Mapping[str, Tensor], labels: Tensor) -> Verification:
+def verify(
+    train: Path, evaluate: Path, model: nn.Module, spec: AdapterSpec, batch: Mapping[str, Tensor], labels: Tensor
+) -> Verification:
     """Runs both graphs and torch on the same batch, at trainables moved away from their start.
 
     H = 0 would hide errors: there s has no gradient and B H A none either, so H and s are perturbed first.

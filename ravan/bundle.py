@@ -94,7 +94,9 @@ class Manifest:
         try:
             value = json.loads(text)
             if value["schema"] > SCHEMA:
-                raise BundleError(f"The bundle needs manifest schema {value['schema']}, here is {SCHEMA}: update ravan-fl.")
+                raise BundleError(
+                    f"The bundle needs manifest schema {value['schema']}, here is {SCHEMA}: update ravan-fl."
+                )
             return cls(
                 task=str(value["task"]),
                 adapter=AdapterSpec.from_dict(value["adapter"]),
@@ -165,7 +167,9 @@ def open_bundle(folder: Path) -> Bundle:
     try:
         text = (folder / MANIFEST).read_bytes()
     except OSError as error:
-        raise BundleError(f"{folder} is no training bundle ({MANIFEST}: {error.strerror}): export one first.") from error
+        raise BundleError(
+            f"{folder} is no training bundle ({MANIFEST}: {error.strerror}): export one first."
+        ) from error
     manifest = Manifest.from_json(text)
     for name in DEVICE_FILES:
         if name not in manifest.files:

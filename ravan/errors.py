@@ -1,21 +1,21 @@
 """Every error a user or a peer can cause, as one sentence that says what to do.
 
-    RavanError
-    ├── SpecError          an adapter spec that makes no sense
-    ├── TargetError        a target pattern that matches no linear layer
-    ├── UpdateError        an update that must not be stored
-    │   ├── MalformedUpdate    bytes that are no update
-    │   ├── WrongSpec          made for another adapter spec
-    │   ├── WrongShape         H or the saved part has other dimensions
-    │   ├── UnknownHead        a layer or head the spec does not have
-    │   └── NotFinite          NaN or Inf among its values
-    ├── BundleError        a training bundle that must not be used
-    ├── ExportError        a model that can't become a bundle
-    ├── DataError          examples that can't be read
-    │   └── NoExamples         nothing usable is left
-    ├── SettingsError      a setting that is unknown or out of range
-    ├── EnvironmentProblem the machine refuses: port, folder, disk
-    └── Unreachable        the server does not answer
+RavanError
+├── SpecError          an adapter spec that makes no sense
+├── TargetError        a target pattern that matches no linear layer
+├── UpdateError        an update that must not be stored
+│   ├── MalformedUpdate    bytes that are no update
+│   ├── WrongSpec          made for another adapter spec
+│   ├── WrongShape         H or the saved part has other dimensions
+│   ├── UnknownHead        a layer or head the spec does not have
+│   └── NotFinite          NaN or Inf among its values
+├── BundleError        a training bundle that must not be used
+├── ExportError        a model that can't become a bundle
+├── DataError          examples that can't be read
+│   └── NoExamples         nothing usable is left
+├── SettingsError      a setting that is unknown or out of range
+├── EnvironmentProblem the machine refuses: port, folder, disk
+└── Unreachable        the server does not answer
 """
 
 

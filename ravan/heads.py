@@ -56,10 +56,13 @@ def score_heads(
 
 
 def select_heads(scores: NDArray[np.float64], k: int, generator: np.random.Generator) -> NDArray[np.bool_]:
-    """The k best heads of every layer, a mask [layers, heads]; ties, as in round 1 where every H is 0, fall at random."""
+    """The k best heads of every layer, a mask [layers, heads].
+
+    Ties, as in round 1 where every H is 0 and all weight scores with it, fall at random.
+    """
     order = np.lexsort((generator.random(scores.shape), -scores), axis=1)
     chosen = np.zeros(scores.shape, np.bool_)
-    np.put_along_axis(chosen, order[:, :k], True, axis=1)
+    np.put_along_axis(chosen, order[:, :k], values=np.True_, axis=1)
     return chosen
 
 

@@ -143,5 +143,7 @@ def rank_for_budget(budget: int, layers: Sequence[LayerSpec], heads: int) -> int
     rank = math.isqrt(budget // (len(layers) * heads))
     if rank < 1:
         needed = len(layers) * heads
-        raise SpecError(f"A budget of {budget} parameters is too small: {heads} heads in {len(layers)} layers need {needed}.")
+        raise SpecError(
+            f"A budget of {budget} parameters is too small: {heads} heads in {len(layers)} layers need {needed}."
+        )
     return rank

@@ -98,7 +98,9 @@ def decode(spec: AdapterSpec, data: bytes) -> Update:
         raise MalformedUpdate("These bytes are no Ravan update: send what the edge client writes.")
     _, version, kind, digest, rank, count, saved_size = _HEADER.unpack_from(data)
     if version != VERSION or kind != _FLOAT32:
-        raise MalformedUpdate(f"Update format {version}.{kind} is not known here, only {VERSION}.0: update the software.")
+        raise MalformedUpdate(
+            f"Update format {version}.{kind} is not known here, only {VERSION}.0: update the software."
+        )
     if digest != bytes.fromhex(spec.digest):
         raise WrongSpec("The update was made for another adapter spec: fetch this run's bundle and train again.")
     if rank != spec.rank or saved_size != spec.saved_size:

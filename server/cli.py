@@ -16,7 +16,8 @@ from ravan.cli.errors import run
 from ravan.cli.logs import configure_logs
 from ravan.cli.settings import command
 from server import client
-from server.serving import control_address, serve as serve_until_stopped
+from server.serving import control_address
+from server.serving import serve as serve_until_stopped
 from server.settings import DEFAULT_STATE, CreateSettings, ServeSettings
 from server.tables import device_table, run_table
 
@@ -26,7 +27,6 @@ console = Console(highlight=False)
 StateOption = Annotated[Path, typer.Option(help="The server's state folder.", envvar="RAVAN_SERVER_STATE")]
 ControlOption = Annotated[str, typer.Option(help="The server's control address.", envvar="RAVAN_SERVER_CONTROL")]
 RunOption = Annotated[str, typer.Option("--run", help="A run's id; the newest by default.")]
-
 
 
 class Format(StrEnum):

@@ -1,6 +1,7 @@
 """What moves a run forward: opens rounds, selects devices, closes, aggregates, evaluates and publishes."""
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Callable
@@ -84,7 +85,9 @@ class Coordinator:
         if run.bundle_id not in self._bundles:
             bundle = open_bundle(Path(run.bundle_folder))
             if bundle.manifest.bundle_id != run.bundle_id:
-                raise BundleError(f"{bundle.folder} holds another bundle than run {run.run_id} began with: put it back.")
+                raise BundleError(
+                    f"{bundle.folder} holds another bundle than run {run.run_id} began with: put it back."
+                )
             self._bundles[run.bundle_id] = bundle
         return self._bundles[run.bundle_id]
 
@@ -95,29 +98,26 @@ class Coordinator:
     async def changed(self, timeout: float) -> None:
         """Waits until a step was taken or an update received, at most ``timeout`` seconds."""
         async with self._changed:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), timeout)
-            except TimeoutError:
-                pass
 
     async def serve(self, *, until_finished: bool = False) -> None:
         """Takes steps until cancelled, or until a run that was active has ended."""
         await self._resume()
-        began = False
+        ended_after: float | None = None
         while True:
             self._wake.clear()
             run = await self._storage.call(self._storage.state.active_run)
-            if run is None and began and until_finished:
+            if run is None and ended_after is not None and until_finished:
+                await asyncio.sleep(ended_after)  # so that every device hears that the run has finished
                 return
-            began = began or run is not None
+            ended_after = 2 * run.options.poll_max + 1 if run else ended_after
             pause = IDLE_SECONDS if run is None else await self._step_or_explain(run)
             async with self._changed:
                 self._changed.notify_all()
             if pause:
-                try:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), pause)
-                except TimeoutError:
-                    pass
 
     async def _step_or_explain(self, run: Run) -> float:
         """A step that fails for a reason outside the program is logged and tried again."""

@@ -16,7 +16,17 @@ from ravan.rpc.transfer import CHUNK, chunks
 from ravan.update import decode, largest_size
 from server.blobs import collect
 from server.coordinator import Coordinator
-from server.errors import BadRequest, Conflict, NotFound, NotSelected, RoundClosed, TooLarge, WrongBase, WrongBundle, WrongRound
+from server.errors import (
+    BadRequest,
+    Conflict,
+    NotFound,
+    NotSelected,
+    RoundClosed,
+    TooLarge,
+    WrongBase,
+    WrongBundle,
+    WrongRound,
+)
 from server.guard import Context, guarded
 from server.records import Assignment, AssignmentState, Device, LocalReport, Round, RoundState, Run, RunState
 from server.storage import Storage
@@ -75,7 +85,7 @@ class Fleet(rpc.FleetServicer):
         elif request.file in bundle.manifest.files:
             size = 0
             with bundle.path(request.file).open("rb") as file:
-                file.seek(request.offset)
+                file.seek(min(request.offset, bundle.manifest.files[request.file].size))
                 while piece := await asyncio.to_thread(file.read, CHUNK):
                     size += len(piece)
                     yield pb.FetchBundleResponse(data=piece)

@@ -89,7 +89,9 @@ def control_address(state: Path, control: str) -> str:
         return control
     path = (state / "control.sock").resolve()
     if len(str(path)) > LONGEST_SOCKET:
-        raise EnvironmentProblem(f"{path} is too long for a socket: set --control to an address such as 127.0.0.1:7072.")
+        raise EnvironmentProblem(
+            f"{path} is too long for a socket: set --control to an address such as 127.0.0.1:7072."
+        )
     return f"unix:{path}"
 
 

@@ -43,11 +43,13 @@ class RunOptions(BaseModel):
     batch_size: PositiveInt = Field(16, description="Examples of a mini-batch.")
     optimizer: OptimizerName = Field(OptimizerName.ADAMW, description="adamw or sgd.")
     learning_rate: float = Field(2e-3, gt=0, description="For H and s.")
-    saved_learning_rate: float = Field(5e-3, gt=0, description="For modules trained whole.")
+    saved_learning_rate: float = Field(2e-3, gt=0, description="For modules trained whole.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD.")
     clip_norm: float = Field(1.0, ge=0, description="Largest norm of the whole gradient; 0 for no clipping.")
-    head_scoring: Scoring = Field(Scoring.GRADIENT, description="How weak devices pick heads: random, weight, gradient.")
+    head_scoring: Scoring = Field(
+        Scoring.GRADIENT, description="How weak devices pick heads: random, weight, gradient."
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Of selection, batches and random choices.")
 
     @model_validator(mode="after")
@@ -94,4 +96,4 @@ class ServeSettings(Settings):
     listen: str = Field(DEFAULT_LISTEN, description="Address for devices, host:port.")
     control: str = Field("", description="Address for the operator; a socket inside the state folder by default.")
     threads: NonNegativeInt = Field(0, description="Threads of an evaluation; 0 for all cores.")
-    until_finished: bool = Field(False, description="Exit when no run is active any more.")
+    until_finished: bool = Field(default=False, description="Exit once a run has finished and devices know.")

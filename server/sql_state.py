@@ -36,7 +36,9 @@ def open_sqlite(folder: Path) -> "SqlState":
         return SqlState(engine)
     except SQLAlchemyError as error:
         reason = error.orig if isinstance(error, OperationalError) else error
-        raise EnvironmentProblem(f"{folder / DATABASE} can't be used ({reason}): choose another state folder.") from error
+        raise EnvironmentProblem(
+            f"{folder / DATABASE} can't be used ({reason}): choose another state folder."
+        ) from error
 
 
 class SqlState:
@@ -96,9 +98,7 @@ class SqlState:
             assignments.c.state == AssignmentState.ASSIGNED,
             assignments.c.round.in_(open_rounds),
         )
-        query = select(devices.c.device_id).where(
-            devices.c.last_seen >= since, devices.c.device_id.not_in(working)
-        )
+        query = select(devices.c.device_id).where(devices.c.last_seen >= since, devices.c.device_id.not_in(working))
         return [row["device_id"] for row in self._all(query.order_by(devices.c.device_id))]
 
     def open_round(self, opened: Round) -> None:
@@ -106,7 +106,9 @@ class SqlState:
             db.execute(insert(rounds).values(_row(opened, "evaluation") | _evaluation_row(opened.evaluation)))
 
     def rounds(self, run_id: str) -> list[Round]:
-        return [_round(row) for row in self._all(select(rounds).where(rounds.c.run_id == run_id).order_by(rounds.c.number))]
+        return [
+            _round(row) for row in self._all(select(rounds).where(rounds.c.run_id == run_id).order_by(rounds.c.number))
+        ]
 
     def current_round(self, run_id: str) -> Round | None:
         row = self._first(select(rounds).where(rounds.c.run_id == run_id).order_by(rounds.c.number.desc()))
@@ -204,9 +206,7 @@ def _move(db: Connection, run_id: str, number: int, expected: RoundState, **valu
     Raises:
         WrongState: it is in another.
     """
-    changed = db.execute(
-        update(rounds).where(_is_round(run_id, number), rounds.c.state == expected).values(**values)
-    )
+    changed = db.execute(update(rounds).where(_is_round(run_id, number), rounds.c.state == expected).values(**values))
     if changed.rowcount != 1:
         raise WrongState(f"Round {number} is not {expected}: look at ravan-server status.")
 

@@ -14,7 +14,9 @@ def run_table(run: pb.Run) -> RenderableType:
         f"[bold]run {run.run_id}[/bold] {_name(pb.RunState.Name(run.state))}, {run.model}, "
         f"{run.trainable_parameters:,} trainable parameters, {run.rounds_published} of {run.rounds_planned} rounds"
     )
-    table = Table("round", "state", "updates", "failed", "accuracy", "loss", "local loss", "up", "down", "seconds", box=None)
+    table = Table(
+        "round", "state", "updates", "failed", "accuracy", "loss", "local loss", "up", "down", "seconds", box=None
+    )
     for column in table.columns[2:]:
         column.justify = "right"
     if run.HasField("initial"):
@@ -38,7 +40,9 @@ def run_table(run: pb.Run) -> RenderableType:
 
 def device_table(devices: list[pb.Device]) -> RenderableType:
     """One line a device."""
-    table = Table("device", "name", "seen", "cores", "heads", "updates", "failed", "up", "down", "last failure", box=None)
+    table = Table(
+        "device", "name", "seen", "cores", "heads", "updates", "failed", "up", "down", "last failure", box=None
+    )
     now = time.time()
     for d in devices:
         seen = "working" if d.working else f"{max(now - d.last_seen, 0):.0f} s ago"

@@ -5,8 +5,14 @@ kind. A rule receives dL/d output and returns dL/d input for the inputs that dep
 """
 
 from export.autodiff import elementwise, linear, normalize, reduce, shape
-from export.autodiff.backward import Backward, differentiate
+from export.autodiff.backward import Backward, Rule, differentiate
 
-RULES = elementwise.RULES | linear.RULES | normalize.RULES | reduce.RULES | shape.RULES
+RULES: dict[str, Rule] = {
+    **elementwise.RULES,
+    **linear.RULES,
+    **normalize.RULES,
+    **reduce.RULES,
+    **shape.RULES,
+}
 
 __all__ = ["RULES", "Backward", "differentiate"]

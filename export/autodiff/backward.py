@@ -56,7 +56,7 @@ def differentiate(
     graph: ir.Graph,
     seeds: Mapping[ir.Value, ir.Value],
     wrt: Sequence[ir.Value],
-    rules: Mapping[str, Rule] | None = None,
+    rules: Mapping[str, Rule],
 ) -> list[ir.Value]:
     """Appends the nodes that compute dL/d w for each w of ``wrt`` and returns those gradients in order.
 
@@ -66,8 +66,6 @@ def differentiate(
     Raises:
         ExportError: an operator on the way has no rule, or a trainable does not influence the loss.
     """
-    if rules is None:
-        from export.autodiff import RULES as rules
     backward = Backward(graph, wrt)
     nodes = [node for node in graph if any(backward.wants(out) for out in node.outputs)]
     for value, gradient in seeds.items():

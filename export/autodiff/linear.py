@@ -9,7 +9,7 @@ from export.autodiff.elementwise import Gradients
 
 
 def matmul(b: Backward, node: ir.Node, dy: ir.Value) -> Gradients:
-    """dX = dY Y^T and dY = X^T dY, batched as numpy.matmul does."""
+    """DX = dY Y^T and dY = X^T dY, batched as numpy.matmul does."""
     x, y = node.inputs
     assert x is not None
     assert y is not None

@@ -10,14 +10,14 @@ from ravan.errors import ExportError
 
 
 def softmax(b: Backward, node: ir.Node, dy: ir.Value) -> Gradients:
-    """y (dy - sum(y dy))."""
+    """Y (dy - sum(y dy))."""
     y = node.outputs[0]
     axis = b.ints([attribute(node, "axis", -1)])
     return (b.op("Mul", y, b.op("Sub", dy, b.op("ReduceSum", b.op("Mul", dy, y), axis, keepdims=1))),)
 
 
 def log_softmax(b: Backward, node: ir.Node, dy: ir.Value) -> Gradients:
-    """dy - exp(y) sum(dy)."""
+    """Dy - exp(y) sum(dy)."""
     axis = b.ints([attribute(node, "axis", -1)])
     total = b.op("ReduceSum", dy, axis, keepdims=1)
     return (b.op("Sub", dy, b.op("Mul", b.op("Exp", node.outputs[0]), total)),)

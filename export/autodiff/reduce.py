@@ -21,7 +21,7 @@ def reduce_mean(b: Backward, node: ir.Node, dy: ir.Value) -> Gradients:
 
 
 def _kept(b: Backward, node: ir.Node, dy: ir.Value) -> ir.Value:
-    """dy with the reduced axes as axes of size 1."""
+    """Dy with the reduced axes as axes of size 1."""
     return dy if attribute(node, "keepdims", 1) else b.op("Unsqueeze", dy, b.ints(_axes(node)))
 
 

@@ -61,7 +61,9 @@ def gather(b: Backward, node: ir.Node, dy: ir.Value) -> Gradients:
         raise ExportError(f"{node.name} gathers several positions of a trained value: do not train embeddings.")
     axis = attribute(node, "axis", 0) % len(dims(x))
     size = b.op("Gather", b.op("Shape", x), b.constant(np.array(axis, np.int64)))
-    one_hot = b.op("OneHot", b.constant(known.reshape(1).astype(np.int64)), size, b.constant(np.array([0, 1], np.float32)))
+    one_hot = b.op(
+        "OneHot", b.constant(known.reshape(1).astype(np.int64)), size, b.constant(np.array([0, 1], np.float32))
+    )
     trailing = len(dims(x)) - axis - 1
     shaped = b.op("Reshape", one_hot, b.ints([-1] + [1] * trailing))  # [size, 1, ..., 1]
     column = dy if known.ndim else b.op("Unsqueeze", dy, b.ints([axis]))

@@ -1,7 +1,7 @@
 """The edge of a command line: an error a user can cause becomes one sentence and an exit code.
 
-    0 done   1 a defect of ours   2 usage   3 bad input   4 no usable example   5 the machine refuses
-    6 the server does not answer   130 stopped with Ctrl-C
+0 done   1 a defect of ours   2 usage   3 bad input   4 no usable example   5 the machine refuses
+6 the server does not answer   130 stopped with Ctrl-C
 """
 
 import errno
@@ -20,6 +20,8 @@ _ADVICE = {
     errno.EDQUOT: "free some space and start again",
     errno.EACCES: "give this user permission or choose another place",
     errno.EPERM: "give this user permission or choose another place",
+    errno.EEXIST: "choose a folder, not a file",
+    errno.ENOTDIR: "choose a folder, not a file",
     errno.EROFS: "choose a folder on a writable disk",
     errno.EADDRINUSE: "choose another port or stop the program that uses it",
 }

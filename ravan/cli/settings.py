@@ -13,13 +13,15 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import typer
 from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings.exceptions import SettingsError as SettingsSourceError
+from pydantic_settings.sources import EnvSettingsSource
 
 from ravan.errors import SettingsError
 
 
 class Settings(BaseSettings):
-    """Base of all settings: frozen, unknown keys refused, environment variables under a prefix."""
+    """Base of all settings: frozen, unknown keys refused, environment variables under a prefix; made by ``load``."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
@@ -40,15 +42,14 @@ def load(model: type[S], given: Mapping[str, Any], config: Path | None = None) -
     Raises:
         SettingsError: a key is unknown, a value missing or out of range; names it.
     """
-    values = _read_toml(config) if config else {}
     prefix = model.model_config.get("env_prefix", "")
-    for variable, value in os.environ.items():
-        if prefix and variable.startswith(prefix):
-            name = variable.removeprefix(prefix).lower()
-            if name not in model.model_fields:
-                raise SettingsError(f"Environment variable {variable} names no setting: correct or unset it.")
-            values[name] = _split(model.model_fields[name], value)
-    values |= given
+    for variable in os.environ:
+        if prefix and variable.startswith(prefix) and variable.removeprefix(prefix).lower() not in model.model_fields:
+            raise SettingsError(f"Environment variable {variable} names no setting: correct or unset it.")
+    try:
+        values = {**_read_toml(model, config), **EnvSettingsSource(model)(), **given}
+    except SettingsSourceError as error:
+        raise SettingsError(f'{error}: write a list as JSON, for example \'["a", "b"]\'.') from error
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -90,7 +91,9 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         kind = list[get_args(kind)[0]]  # type: ignore[misc]
     elif default is None and type(None) not in get_args(kind):
         kind = Union[kind, None]  # noqa: UP007 - built at run time
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, declared])
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, declared]
+    )
 
 
 def _shown_default(field: FieldInfo) -> str | bool:
@@ -98,14 +101,12 @@ def _shown_default(field: FieldInfo) -> str | bool:
     return False if unset else str(field.default)
 
 
-def _split(field: FieldInfo, value: str) -> Any:
-    """An environment variable's text; lists are separated by commas."""
-    return tuple(value.split(",")) if get_origin(field.annotation) is tuple else value
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read_toml(model: type[Settings], path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        path.open("rb").close()  # the source below takes a missing file for an empty one
+        return TomlConfigSettingsSource(model, toml_file=path)()
     except OSError as error:
         raise SettingsError(f"{path} can't be read ({error.strerror}): check --config.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -35,7 +35,7 @@ class TrainingPlan:
     batch_size: int = 16
     optimizer: OptimizerName = OptimizerName.ADAMW
     learning_rate: float = 2e-3
-    saved_learning_rate: float = 5e-3
+    saved_learning_rate: float = 2e-3
     weight_decay: float = 0.0
     momentum: float = 0.9
     clip_norm: float = 1.0

@@ -49,4 +49,3 @@ def read_adapter(path: Path, spec: AdapterSpec) -> Update:
         raise BundleError(f"{path} is no adapter file ({error}): export one from the server first.") from error
     saved = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     return Update.full(sH.astype(np.float32), saved.astype(np.float32))
-

@@ -46,7 +46,9 @@ def open_session(path: Path, options: RuntimeOptions | None = None) -> ort.Infer
         return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class but Exception
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BundleError(f"onnxruntime {ort.__version__} refuses {path.name} ({first}): export the bundle again.") from error
+        raise BundleError(
+            f"onnxruntime {ort.__version__} refuses {path.name} ({first}): export the bundle again."
+        ) from error
 
 
 @dataclass(frozen=True)

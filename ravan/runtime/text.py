@@ -78,11 +78,13 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, object]]:
         try:
             missing = {"text", "label"} - set(reader.fieldnames or ())
             if missing:
-                raise DataError(f"{path}, line 1: no column {' or '.join(sorted(missing))}; name them in the first row.")
+                raise DataError(
+                    f"{path}, line 1: no column {' or '.join(sorted(missing))}; name them in the first row."
+                )
             for row in reader:
                 yield reader.line_num, row
         except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: not CSV ({error}); correct it.") from error
+            raise DataError(f"{path}, line {reader.reader.line_num}: not CSV ({error}); correct it.") from error
 
 
 def _example(row: object, index: dict[str, int]) -> TextExample:

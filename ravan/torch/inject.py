@@ -64,7 +64,9 @@ def inject(model: nn.Module, spec: AdapterSpec) -> None:
     for layer in spec.layers:
         base = model.get_submodule(layer.name)
         if not isinstance(base, nn.Linear) or (base.in_features, base.out_features) != (layer.d_in, layer.d_out):
-            raise TargetError(f"{layer.name} is no linear layer of {layer.d_in} to {layer.d_out}: use the spec's own model.")
+            raise TargetError(
+                f"{layer.name} is no linear layer of {layer.d_in} to {layer.d_out}: use the spec's own model."
+            )
         model.set_submodule(layer.name, RavanLinear(base, draw_bases(spec, layer)))
     for tensor in spec.saved:
         model.get_parameter(tensor.name).requires_grad_()

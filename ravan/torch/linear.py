@@ -28,12 +28,12 @@ class RavanLinear(nn.Module):
         super().__init__()
         heads, rank, _ = bases.A.shape
         self.base = base.requires_grad_(requires_grad=False)
-        like = {"device": base.weight.device, "dtype": base.weight.dtype}
+        device, dtype = base.weight.device, base.weight.dtype
         side_by_side = bases.B.transpose(1, 0, 2).reshape(base.out_features, heads * rank)
-        self.register_buffer("A", torch.tensor(bases.A, **like))
-        self.register_buffer("B", torch.tensor(side_by_side, **like))
-        self.H = nn.Parameter(torch.zeros(heads, rank, rank, **like))
-        self.s = nn.Parameter(torch.ones(heads, **like))
+        self.register_buffer("A", torch.tensor(bases.A, device=device, dtype=dtype))
+        self.register_buffer("B", torch.tensor(side_by_side, device=device, dtype=dtype))
+        self.H = nn.Parameter(torch.zeros(heads, rank, rank, device=device, dtype=dtype))
+        self.s = nn.Parameter(torch.ones(heads, device=device, dtype=dtype))
 
     def weight_change(self) -> Tensor:
         """sum_i s_i B_i H_i A_i, [d_out, d_in]."""
@@ -41,5 +41,5 @@ class RavanLinear(nn.Module):
         return self.B @ inner.flatten(0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [..., d_in] to y [..., d_out]."""
+        """X [..., d_in] to y [..., d_out]."""
         return F.linear(x, self.base.weight + self.weight_change(), self.base.bias)

@@ -1,0 +1,53 @@
+# make demo and make test set up what they need; everything they install stays in .venv and .venv-edge.
+PYTHON ?= python3
+VENV := .venv
+EDGE_VENV := .venv-edge
+BIN := $(VENV)/bin
+PIP_VERSION := 26.3
+PACKAGES := edge export protos ravan server
+
+.PHONY: setup demo test check format protos clean
+.DELETE_ON_ERROR:
+
+setup: $(VENV)/.ready $(EDGE_VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt demo/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip==$(PIP_VERSION)
+	@echo "installing PyTorch, ONNX and the tools (a few minutes)"
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[demo]' --group dev
+	$(BIN)/python -m pip install --quiet --no-deps -r demo/requirements.txt
+	@touch $@
+
+# What a device has: no torch, no transformers.
+$(EDGE_VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(EDGE_VENV)
+	$(EDGE_VENV)/bin/python -m pip install --quiet --upgrade pip==$(PIP_VERSION)
+	$(EDGE_VENV)/bin/python -m pip install --quiet -c constraints.txt --editable '.[edge]'
+	@touch $@
+
+# Settings: make demo ARGS="--devices 10 --rounds 5"; see $(BIN)/python -m demo --help
+demo: setup
+	$(BIN)/python -m demo $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_protos.py
+	$(BIN)/python scripts/check_docs.py
+
+format: setup
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+protos: setup
+	scripts/protos
+
+clean:
+	rm -rf $(VENV) $(EDGE_VENV) demo/out demo/report.json

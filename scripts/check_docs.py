@@ -1,0 +1,95 @@
+"""Fails when README, ARCHITECTURE or CONTRIBUTING speak of what is not there, or leave out a module.
+
+Checked: relative links, files named in ARCHITECTURE.md (every module once), make targets, and that every
+``ravan-...`` command with its options is one the programs have.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")
+PACKAGES = ("demo", "edge", "export", "ravan", "server")
+PROGRAMS = {"ravan-edge": "edge.cli", "ravan-export": "export.cli", "ravan-server": "server.cli"}
+
+
+def main() -> int:
+    """Prints every problem; 1 if there is any."""
+    problems = [
+        problem for check in (broken_links, unlisted_modules, unknown_targets, unknown_options) for problem in check()
+    ]
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if not problems:
+        print(f"{len(DOCUMENTS)} documents fit the code")
+    return bool(problems)
+
+
+def broken_links() -> Iterator[str]:
+    """Relative links that lead nowhere."""
+    for name in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text("utf-8")):
+            if not (ROOT / target).exists():
+                yield f"{name}: link to {target} leads nowhere"
+
+
+def unlisted_modules() -> Iterator[str]:
+    """Modules that ARCHITECTURE.md leaves out, and names in it that are no file."""
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    listed = set(re.findall(r"`((?:" + "|".join([*PACKAGES, "protos"]) + r")/[\w./-]+)`", text))
+    modules = {
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if path.name != "__init__.py" and "out" not in path.relative_to(ROOT).parts
+    }
+    yield from (f"ARCHITECTURE.md leaves out {module}" for module in sorted(modules - listed))
+    yield from (
+        f"ARCHITECTURE.md names {name}, which is not there" for name in sorted(listed) if not (ROOT / name).exists()
+    )
+
+
+def unknown_targets() -> Iterator[str]:
+    """Make targets that the Makefile does not have."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    for name in DOCUMENTS:
+        for target in re.findall(r"\bmake ([a-z][a-z-]+)\b`?", code(name)):
+            if target not in targets:
+                yield f"{name}: make {target} does not exist"
+
+
+def unknown_options() -> Iterator[str]:
+    """Commands and options that the programs do not have."""
+    for name in DOCUMENTS:
+        for line in code(name).replace("\\\n", " ").splitlines():
+            found = re.match(r"\s*(?:\S*/)?(ravan-\w+) ([a-z][\w-]*)(.*)", line)
+            if not found or found[1] not in PROGRAMS:
+                continue
+            command = [sys.executable, "-m", PROGRAMS[found[1]], found[2], "--help"]
+            shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=wide())
+            if shown.returncode:
+                yield f"{name}: {found[1]} has no command {found[2]}"
+                continue
+            for option in re.findall(r"(--[a-z][a-z-]*)", found[3]):
+                if not re.search(rf"{option}\b", shown.stdout):
+                    yield f"{name}: {found[1]} {found[2]} has no option {option}"
+
+
+def code(name: str) -> str:
+    """The code of a document, in blocks and in lines."""
+    text = (ROOT / name).read_text("utf-8")
+    return "\n".join([*re.findall(r"```\w*\n(.*?)```", text, re.DOTALL), *re.findall(r"`([^`\n]+)`", text)])
+
+
+def wide() -> dict[str, str]:
+    """An environment in which no option is cut off."""
+    import os
+
+    return os.environ | {"COLUMNS": "200", "TERM": "dumb"}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

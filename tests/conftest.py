@@ -1,0 +1,95 @@
+"""Shared fixtures: a tiny real BERT with its tokenizer, and the bundle exported from it, made once a session."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from export.text_classifier import TextClassifierOptions, export_text_classifier
+from ravan.bundle import Bundle, open_bundle
+from ravan.spec import AdapterSpec, LayerSpec, TensorSpec
+
+ROOT = Path(__file__).resolve().parent.parent
+LABELS = ("fruit", "tool", "animal")
+WORDS = {
+    "fruit": ["apple", "pear", "plum", "cherry", "grape", "melon"],
+    "tool": ["hammer", "saw", "drill", "wrench", "chisel", "pliers"],
+    "animal": ["horse", "crow", "trout", "beetle", "otter", "lynx"],
+}
+FILLERS = ["the", "a", "old", "new", "small", "big", "one", "two", "near", "far"]
+
+
+@pytest.fixture
+def spec() -> AdapterSpec:
+    """Two small layers, three heads, one saved tensor."""
+    return AdapterSpec(
+        layers=(LayerSpec("encoder.0.query", 8, 8), LayerSpec("encoder.0.value", 8, 12)),
+        heads=3,
+        rank=2,
+        seed=7,
+        saved=(TensorSpec("classifier.weight", (2, 5)), TensorSpec("classifier.bias", (2,))),
+    )
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer BERT of width 32 with a word tokenizer, as transformers saves it."""
+    folder = tmp_path_factory.mktemp("model") / "tiny-bert"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *FILLERS, *(word for group in WORDS.values() for word in group)]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=32,
+        initializer_range=0.2,  # wide enough that so small a model tells words apart
+    )
+    torch.manual_seed(0)
+    BertModel(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model exported; shared by all tests, so read only."""
+    out = tmp_path_factory.mktemp("bundle") / "bundle"
+    export_text_classifier(TextClassifierOptions(str(model_folder), LABELS, heads=4, rank=4, max_length=16), out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def bundle(bundle_folder: Path) -> Bundle:
+    """The tiny bundle, checked."""
+    return open_bundle(bundle_folder)
+
+
+def sentences(count: int, seed: int, labels: tuple[str, ...] = LABELS) -> list[dict[str, str]]:
+    """Labelled sentences that can be learned: one telling word among fillers."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def pick(values: list[str]) -> str:
+        return values[int(torch.randint(len(values), (1,), generator=generator))]
+
+    rows = []
+    for i in range(count):
+        label = labels[i % len(labels)]
+        words = [pick(FILLERS) for _ in range(1 + i % 5)] + [pick(WORDS[label])] + [pick(FILLERS)]
+        rows.append({"text": " ".join(words), "label": label})
+    return rows
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> Path:
+    """Rows as JSONL."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path

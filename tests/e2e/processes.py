@@ -1,0 +1,114 @@
+"""Real processes for tests: a server, and devices in an environment without torch."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+EDGE_PYTHON = Path(os.environ.get("RAVAN_TEST_EDGE_PYTHON", ROOT / ".venv-edge/bin/python"))
+
+
+def edge_python() -> str:
+    """The Python of the edge environment."""
+    if not EDGE_PYTHON.exists():
+        pytest.fail(f"{EDGE_PYTHON} does not exist: run make setup, or set RAVAN_TEST_EDGE_PYTHON")
+    return str(EDGE_PYTHON)
+
+
+def free_port() -> int:
+    """A port on loopback that nobody uses right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+    """Waits for something to become true, and fails by its name if it does not."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail(f"waited {seconds:.0f} s for {what}")
+        time.sleep(0.02)
+
+
+@dataclass
+class Fleet:
+    """One server and its devices, all below one folder; everything started is ended by ``end``."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "server"
+
+    def start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
+        """Starts a process with its output appended to ``<name>.log``."""
+        clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log, env=clean, cwd=self.folder)
+        return self.processes[name]
+
+    def serve(self, *options: str) -> subprocess.Popen[bytes]:
+        """Starts the server and waits until it answers."""
+        listen = ["--listen", f"127.0.0.1:{self.port}", "--state", str(self.state)]
+        process = self.start("server", [sys.executable, "-m", "server.cli", "serve", *listen, *options])
+        before = self.log("server").count('"serving"')
+        until(lambda: self.log("server").count('"serving"') > before or process.poll() is not None, "the server")
+        return process
+
+    def create(self, bundle: Path, **options: object) -> None:
+        """Starts a run through the command line."""
+        flags = [str(x) for name, value in options.items() for x in (f"--{name.replace('_', '-')}", value)]
+        command = [sys.executable, "-m", "server.cli", "create", "--state", str(self.state), "--bundle", str(bundle)]
+        done = subprocess.run([*command, *flags], capture_output=True, text=True, cwd=self.folder, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def device(self, name: str, *data: Path, options: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+        """Starts a client in the edge environment."""
+        flags = ["--server", f"127.0.0.1:{self.port}", "--home", str(self.folder / name), "--until-finished", *options]
+        for path in data:
+            flags += ["--data", str(path)]
+        return self.start(name, [edge_python(), "-m", "edge.cli", "run", *flags])
+
+    def status(self) -> dict[str, object]:
+        """What ravan-server status tells."""
+        command = [sys.executable, "-m", "server.cli", "status", "--format", "json", "--state", str(self.state)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder, check=True)
+        found: dict[str, object] = json.loads(done.stdout)
+        return found
+
+    def log(self, name: str) -> str:
+        """Everything a process has said."""
+        path = self.folder / f"{name}.log"
+        return path.read_text("utf-8", "replace") if path.exists() else ""
+
+    def kill(self, name: str) -> None:
+        """kill -9."""
+        self.processes[name].send_signal(signal.SIGKILL)
+        self.processes[name].wait()
+
+    def finished(self, seconds: float = 90) -> None:
+        """Waits until every client has ended well."""
+        for name, process in self.processes.items():
+            if name != "server":
+                assert process.wait(seconds) == 0, self.log(name)
+
+    def end(self) -> None:
+        """Ends whatever still runs."""
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.kill()
+            process.wait()

@@ -1,0 +1,115 @@
+"""A local run on the real train.onnx: what is trained, what is uploaded, and that it learns."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.errors import Diverged
+from edge.training import LocalRun, mini_batches, run_generator, train_locally
+from ravan.bundle import INITIAL, Bundle
+from ravan.heads import Scoring
+from ravan.layout import Vector
+from ravan.rpc.plan import OptimizerName, TrainingPlan, plan_from_proto, plan_to_proto
+from ravan.runtime.names import LABELS
+from ravan.runtime.session import Batch, StepResult, TrainStep
+from ravan.runtime.text import TextBatches, TextData, read_text_data
+from ravan.update import Update, decode, encode
+from tests.conftest import LABELS as NAMES
+from tests.conftest import sentences, write_rows
+
+DEVICE = "0123456789abcdef" * 2
+
+
+@pytest.fixture(scope="module")
+def step(bundle: Bundle) -> TrainStep:
+    return TrainStep(bundle)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> TextData:
+    return read_text_data(write_rows(tmp_path / "data.jsonl", sentences(60, 1)), NAMES)
+
+
+def local_run(bundle: Bundle, step: TrainStep, data: TextData, plan: TrainingPlan, budget: float = 1.0) -> LocalRun:
+    spec = bundle.manifest.adapter
+    base = decode(spec, bundle.path(INITIAL).read_bytes())
+    generator = run_generator(plan, 1, DEVICE)
+    batches = mini_batches(TextBatches(bundle), data.examples, plan.batch_size, generator)
+    return train_locally(step, spec, base, batches, plan, budget, generator)
+
+
+@pytest.mark.parametrize("optimizer", OptimizerName)
+def test_a_local_run_lowers_the_loss(bundle: Bundle, step: TrainStep, data: TextData, optimizer: OptimizerName) -> None:
+    rate = 1e-2 if optimizer is OptimizerName.ADAMW else 0.05
+    plan = TrainingPlan(
+        local_steps=80, batch_size=12, optimizer=optimizer, learning_rate=rate, saved_learning_rate=rate
+    )
+    run = local_run(bundle, step, data, plan)
+    assert run.last_loss < 0.75 * run.first_loss
+    assert len(run.losses) == 80
+
+
+def test_the_same_run_again_gives_the_same_bytes(bundle: Bundle, step: TrainStep, data: TextData) -> None:
+    plan = TrainingPlan(local_steps=3, batch_size=4)
+    first, again = (encode(bundle.manifest.adapter, local_run(bundle, step, data, plan, 0.5).update) for _ in range(2))
+    assert first == again
+
+
+@pytest.mark.parametrize("scoring", Scoring)
+@pytest.mark.parametrize(("budget", "k"), [(0.25, 1), (0.5, 2), (1.0, 4)])
+def test_a_budget_trains_and_uploads_k_heads_of_every_layer(
+    bundle: Bundle, step: TrainStep, data: TextData, scoring: Scoring, budget: float, k: int
+) -> None:
+    run = local_run(bundle, step, data, TrainingPlan(local_steps=2, batch_size=4, head_scoring=scoring), budget)
+    assert run.heads_per_layer == k
+    assert (run.update.heads.sum(axis=1) == k).all()
+    assert (np.abs(run.update.sH).sum(axis=(1, 2)) > 0).all()
+    assert not np.array_equal(
+        run.update.saved, decode(bundle.manifest.adapter, bundle.path(INITIAL).read_bytes()).saved
+    )
+
+
+def test_gradient_scoring_takes_the_heads_with_the_largest_gradient(
+    bundle: Bundle, step: TrainStep, data: TextData
+) -> None:
+    spec, plan = bundle.manifest.adapter, TrainingPlan(local_steps=1, batch_size=4)
+    seen: list[Vector] = []
+
+    def watched(trainables: Vector, batch: Batch) -> StepResult:
+        result = step(trainables, batch)
+        seen.append(result.gradients.copy())
+        return result
+
+    base = decode(spec, bundle.path(INITIAL).read_bytes())
+    generator = run_generator(plan, 1, DEVICE)
+    batches = mini_batches(TextBatches(bundle), data.examples, 4, generator)
+    run = train_locally(watched, spec, base, batches, plan, 0.25, generator)
+    norms = np.linalg.norm(seen[0][: spec.H_size].reshape(spec.H_shape), axis=(2, 3))
+    np.testing.assert_array_equal(run.update.heads.argmax(axis=1), norms.argmax(axis=1))
+
+
+def test_every_example_is_seen_once_before_any_is_seen_again(bundle: Bundle, data: TextData) -> None:
+    batches = mini_batches(TextBatches(bundle), data.examples, 7, np.random.default_rng(0))
+    labels = [int(x) for _ in range(9) for x in next(batches)[LABELS]][:60]
+    assert sorted(labels) == sorted(example.label for example in data.examples)
+
+
+def test_a_shard_smaller_than_a_batch_still_fills_it(bundle: Bundle, data: TextData) -> None:
+    batch = next(mini_batches(TextBatches(bundle), data.examples[:2], 5, np.random.default_rng(0)))
+    assert len(batch[LABELS]) == 5
+
+
+@pytest.mark.parametrize("wrong", [StepResult(float("nan"), 1, np.zeros(1, np.float32)), None])
+def test_a_run_that_leaves_the_numbers_is_stopped(bundle: Bundle, data: TextData, wrong: StepResult | None) -> None:
+    spec = bundle.manifest.adapter
+    result = wrong or StepResult(1.0, 1, np.full(spec.size, np.inf, np.float32))
+    base: Update = decode(spec, bundle.path(INITIAL).read_bytes())
+    batches = mini_batches(TextBatches(bundle), data.examples, 2, np.random.default_rng(0))
+    with pytest.raises(Diverged, match="step 1"):
+        train_locally(lambda *_: result, spec, base, batches, TrainingPlan(), 1.0, np.random.default_rng(0))
+
+
+def test_a_plan_survives_the_wire() -> None:
+    plan = TrainingPlan(7, 3, OptimizerName.SGD, 0.5, 0.25, 0.125, 0.75, 2.0, Scoring.WEIGHT, 2**40)
+    assert plan_from_proto(plan_to_proto(plan)) == plan

@@ -1,0 +1,84 @@
+"""A bundle is trusted only whole: every file is checked before anything is loaded."""
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ravan.bundle import DEVICE_FILES, MANIFEST, SCHEMA, Bundle, Manifest, open_bundle
+from ravan.errors import BundleError
+
+
+@pytest.fixture
+def copy(bundle: Bundle, tmp_path: Path) -> Path:
+    return shutil.copytree(bundle.folder, tmp_path / "bundle")
+
+
+def test_a_manifest_survives_its_json(bundle: Bundle) -> None:
+    again = Manifest.from_json(bundle.manifest.to_json())
+    assert again == bundle.manifest
+    assert again.bundle_id == bundle.manifest.bundle_id
+
+
+@pytest.mark.parametrize("name", DEVICE_FILES)
+def test_a_changed_file_is_named(copy: Path, name: str) -> None:
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / name).write_bytes(content)
+    with pytest.raises(BundleError, match=f"^{name} in the bundle .* was changed"):
+        open_bundle(copy)
+
+
+@pytest.mark.parametrize("name", DEVICE_FILES)
+def test_a_missing_file_is_named(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(BundleError, match=f"^{name} is missing"):
+        open_bundle(copy)
+
+
+def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no training bundle"):
+        open_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/../../b", "..", "a\\b", "manifest.json", ""])
+def test_a_file_outside_the_bundle_is_refused(bundle: Bundle, name: str) -> None:
+    value = json.loads(bundle.manifest.to_json())
+    value["files"][name] = {"size": 1, "sha256": "0" * 64}
+    with pytest.raises(BundleError):
+        Manifest.from_json(json.dumps(value))
+
+
+def test_a_newer_schema_says_which_it_needs(bundle: Bundle) -> None:
+    value = json.loads(bundle.manifest.to_json()) | {"schema": SCHEMA + 1}
+    with pytest.raises(BundleError, match=f"needs manifest schema {SCHEMA + 1}, here is {SCHEMA}"):
+        Manifest.from_json(json.dumps(value))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(["schema", "adapter", "labels", "files", "source_files", "versions", "max_length"]), json_values)
+def test_a_wrong_field_is_refused_by_a_sentence_or_read(bundle: Bundle, field: str, value: object) -> None:
+    fields = json.loads(bundle.manifest.to_json())
+    fields[field] = value
+    with contextlib.suppress(BundleError):
+        assert Manifest.from_json(json.dumps(fields)).bundle_id
+
+
+@given(st.binary(max_size=60))
+def test_bytes_that_are_no_json_are_refused(content: bytes) -> None:
+    with pytest.raises(BundleError):
+        Manifest.from_json(content)
+
+
+def test_the_manifest_file_itself_is_the_canonical_one(bundle: Bundle) -> None:
+    assert (bundle.folder / MANIFEST).read_text() == bundle.manifest.to_json()
