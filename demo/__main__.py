@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import typer
@@ -226,7 +227,7 @@ def watch_run(address: str) -> pb.Run:
     return run
 
 
-def make_report(settings: DemoSettings, paths: Paths, run: pb.Run, bundle: Bundle) -> dict[str, float | int | str]:
+def make_report(settings: DemoSettings, paths: Paths, run: pb.Run, bundle: Bundle) -> dict[str, Any]:
     """The figures of the run, and where its results are."""
     evaluated = [r for r in run.rounds if r.HasField("evaluation")]
     received = sum(r.received for r in run.rounds)

@@ -32,8 +32,9 @@ def last_round(state_folder: Path, spec: AdapterSpec) -> tuple[Update, Update, l
 
 
 def exactness(bundle: Bundle, base: Update, published: Update, updates: Sequence[Update]) -> float:
-    """Largest difference, over all entries of all layers, between the aggregated weight change and the mean of the
-    clients' full weight changes, head by head over the clients that trained it (a head nobody trained: the base).
+    """Largest difference, over all layers, between the aggregated weight change and the mean of the clients'.
+
+    The mean is taken head by head over the clients that trained it; a head nobody trained is the base's.
     """
     spec, largest = bundle.manifest.adapter, 0.0
     full = [H_view(spec, update.trainables(spec)) for update in updates]

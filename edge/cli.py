@@ -2,7 +2,8 @@
 
 import signal
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 
 import structlog
 import typer
@@ -22,6 +23,7 @@ from ravan.errors import RavanError, SettingsError
 from ravan.runtime.session import RuntimeOptions
 
 log = structlog.get_logger()
+CHECK_SECONDS = 0.2
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
@@ -43,15 +45,13 @@ def run(settings: EdgeSettings) -> None:
     workshop = Workshop(RuntimeOptions(settings.threads, settings.spinning))
     progress = progress_for(Console(stderr=True))
 
-    def take_part(options: DeviceOptions) -> None:
-        client = FleetClient(settings.server, home.device_id(options.name), stop)
-        try:
-            Device(options, client, home, workshop, progress, stop).run()
-        finally:
-            client.close()
-
-    with ThreadPoolExecutor(len(devices), "device") as threads:
-        _finish([threads.submit(take_part, options) for options in devices])
+    clients = [FleetClient(settings.server, home.device_id(options.name), stop) for options in devices]
+    with closing(home), ThreadPoolExecutor(len(devices), "device") as threads:
+        running = {
+            threads.submit(Device(options, client, home, workshop, progress, stop).run)
+            for options, client in zip(devices, clients, strict=True)
+        }
+        _finish(running, clients, stop)
 
 
 def device_options(settings: EdgeSettings) -> list[DeviceOptions]:
@@ -71,16 +71,18 @@ def device_options(settings: EdgeSettings) -> list[DeviceOptions]:
     ]
 
 
-def _finish(devices: list[Future[None]]) -> None:
-    """Waits for all devices; one that fails is logged at once and decides the exit code at the end."""
-    failures: list[RavanError] = []
-    for device in as_completed(devices):
-        try:
-            device.result()
-        except Stopped:
-            pass
-        except RavanError as error:
-            log.error("device ended", code=error.code, reason=str(error))
+def _finish(running: set[Future[None]], clients: list[FleetClient], stop: threading.Event) -> None:
+    """Waits for all devices; one that fails is logged at once, and the first decides the exit code at the end."""
+    failures: list[BaseException] = []
+    while running:
+        ended, running = wait(running, timeout=CHECK_SECONDS, return_when=FIRST_COMPLETED)
+        if stop.is_set():
+            for client in clients:
+                client.close()  # so that no call outlasts the wish to stop
+        for error in filter(None, (device.exception() for device in ended)):
+            if isinstance(error, Stopped):
+                continue
+            log.error("device ended", reason=str(error), exc_info=None if isinstance(error, RavanError) else error)
             failures.append(error)
     if failures:
         raise failures[0]

@@ -12,7 +12,7 @@ import onnxruntime
 import structlog
 
 import ravan
-from edge.errors import Diverged, Refused, Stopped
+from edge.errors import Refused, Stopped, TaskFailed
 from edge.fleet_client import FleetClient
 from edge.home import Home
 from edge.progress import Progress
@@ -20,13 +20,17 @@ from edge.training import LocalRun, mini_batches, run_generator, train_locally
 from edge.workshop import Workshop
 from protos.ravan.v1 import fleet_pb2 as pb
 from ravan.bundle import Bundle
-from ravan.errors import BundleError, DataError, MalformedUpdate
+from ravan.cli.errors import explain_os_error
+from ravan.errors import DataError, MalformedUpdate, RavanError
 from ravan.rpc.plan import plan_from_proto
 from ravan.runtime.text import TextData, read_text_data
-from ravan.update import decode, encode
+from ravan.update import decode, encode, largest_size
 
-WITHHELD = "The device's data can't be used; its own log says why."
-"""What the server is told of bad data: neither the file's name nor what stands in it leaves the device."""
+LONGEST_WAIT = 60.0  # seconds, after failures in a row
+OVER = {"wrong-round", "round-closed", "not-selected", "conflict", "not-found"}
+"""Refusals after which there is no part to give back."""
+WITHHELD = "The device's own log says why."
+"""What the server is told beside the code: paths and what stands in the data never leave the device."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Device:
         self._progress = progress
         self._stop = stop
         self._jitter = random.Random(client.device_id)  # noqa: S311 - spreads check-ins, hides nothing
+        self._failures = 0
         self._data: tuple[str, TextData] | None = None
         self._log = structlog.get_logger().bind(device=options.name)
 
@@ -69,9 +74,18 @@ class Device:
             DataError: the data file is of no use; the server has been told.
         """
         while not self._stop.is_set():
-            answer = self._client.check_in(self._options.name, self._capabilities())
-            if answer.HasField("task"):
-                self._do(answer.task)
+            try:
+                answer = self._client.check_in(self._options.name, self._capabilities())
+                if answer.HasField("task"):
+                    self._do(answer.task)
+                    self._failures = 0
+                    continue
+            except Refused as error:
+                self._log.warning("refused", code=error.code, reason=str(error))
+                self._back_off()
+                continue
+            except TaskFailed:
+                self._back_off()
                 continue
             wait = answer.wait
             if wait.reason == pb.WAIT_REASON_RUN_FINISHED and self._options.until_finished:
@@ -80,25 +94,46 @@ class Device:
             self._progress.waiting(self._options.name, wait.reason)
             self._stop.wait(self._jitter.uniform(wait.min_seconds, max(wait.min_seconds, wait.max_seconds)))
 
+    def _back_off(self) -> None:
+        """Waits longer after every failure in a row, with full jitter: the same task would fail again at once."""
+        self._failures += 1
+        self._stop.wait(self._jitter.uniform(0.5, min(2.0**self._failures, LONGEST_WAIT)))
+
     def _do(self, task: pb.Task) -> None:
-        """One task; what fails is told to the server, and ends the device only if its data is of no use."""
+        """One task, from bundle to receipt.
+
+        Raises:
+            DataError: the data is of no use, which ends the device.
+            TaskFailed: anything else; it is logged, and the server knows if it can.
+        """
         try:
             bundle = self._home.bundle(self._client, task.binding.bundle_id)
             with self._workshop.turn:
                 local = self._train(task, bundle, self._examples(bundle))
             self._upload(task, bundle, local)
-        except DataError as error:
-            self._give_back(task, error.code, WITHHELD)
+        except Stopped:
             raise
-        except (BundleError, Diverged, MalformedUpdate) as error:
-            self._log.error("task failed", round=task.binding.round, reason=str(error))
-            self._give_back(task, error.code, str(error))
+        except DataError as error:
+            self._give_back(task, error.code)
+            raise
         except Refused as error:
             self._log.warning("refused", round=task.binding.round, code=error.code, reason=str(error))
+            if error.code not in OVER:
+                self._give_back(task, error.code)
+            raise TaskFailed(str(error)) from error
+        except RavanError as error:
+            self._log.error("task failed", round=task.binding.round, code=error.code, reason=str(error))
+            self._give_back(task, error.code)
+            raise TaskFailed(str(error)) from error
+        except OSError as error:
+            explained = explain_os_error(error)
+            self._log.error("task failed", round=task.binding.round, code=explained.code, reason=str(explained))
+            self._give_back(task, explained.code)
+            raise TaskFailed(str(explained)) from error
 
     def _train(self, task: pb.Task, bundle: Bundle, data: TextData) -> LocalRun:
         plan, binding, spec = plan_from_proto(task.plan), task.binding, bundle.manifest.adapter
-        received = self._client.fetch_adapter(binding)
+        received = self._client.fetch_adapter(binding, largest_size(spec))
         if hashlib.sha256(received).hexdigest() != binding.base_adapter:
             raise MalformedUpdate("The adapter does not match its sha256: ask the operator to look at the server.")
         base = decode(spec, received)
@@ -135,9 +170,9 @@ class Device:
         self._progress.uploaded(self._options.name, task.binding.round, len(data), local.last_loss)
         self._log.debug("receipt", receipt=receipt)
 
-    def _give_back(self, task: pb.Task, code: str, reason: str) -> None:
+    def _give_back(self, task: pb.Task, code: str) -> None:
         try:
-            self._client.report_failure(task.binding, code, reason)
+            self._client.report_failure(task.binding, code, WITHHELD)
         except Refused as error:
             self._log.warning("refused", code=error.code, reason=str(error))
 

@@ -3,7 +3,8 @@
 RavanError
 ├── Refused    the server refused a call, with its code and sentence
 ├── Stopped    the client is told to end while it waits
-└── Diverged   the local run left the numbers
+├── Diverged   the local run left the numbers
+└── TaskFailed a task that came to nothing; the reason is in the log
 """
 
 from ravan.errors import RavanError
@@ -28,3 +29,9 @@ class Diverged(RavanError):
     """The loss or a gradient of the local run is not finite."""
 
     code = "diverged"
+
+
+class TaskFailed(RavanError):
+    """A task came to nothing; the reason is in the log, and the next one is tried after a wait."""
+
+    code = "task-failed"

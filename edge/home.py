@@ -1,6 +1,6 @@
 """The folder a client keeps: its devices' identities and the bundles they share."""
 
-import fcntl
+import hashlib
 import re
 import secrets
 import shutil
@@ -11,10 +11,11 @@ import structlog
 
 from edge.fleet_client import FleetClient
 from ravan.bundle import MANIFEST, Bundle, Manifest, check_file, open_bundle
-from ravan.errors import BundleError, EnvironmentProblem
-from ravan.files import sync_folder, write_atomically
+from ravan.errors import BundleError
+from ravan.files import lock_folder, sync_folder, write_atomically
 
 log = structlog.get_logger()
+LARGEST_MANIFEST = 16 << 20  # bytes
 
 
 class Home:
@@ -28,16 +29,17 @@ class Home:
         self._devices, self._bundles = folder / "devices", folder / "bundles"
         self._devices.mkdir(parents=True, exist_ok=True)
         self._bundles.mkdir(exist_ok=True)
-        self._lock_file = (folder / "lock").open("w")
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise EnvironmentProblem(f"Another client uses {folder}: stop it or choose another --home.") from None
+        self._lock = lock_folder(folder, "client")
         self._fetching = threading.Lock()
+
+    def close(self) -> None:
+        """Lets another client use the folder."""
+        self._lock.close()
 
     def device_id(self, name: str) -> str:
         """The id of the device of this name: drawn once, then kept."""
-        path = self._devices / re.sub(r"[^\w.-]", "_", name)
+        distinct = hashlib.sha256(name.encode()).hexdigest()[:8]  # names that look alike on disk stay apart
+        path = self._devices / f"{re.sub(r'[^A-Za-z0-9-]', '_', name)[:40]}-{distinct}"
         if not path.exists():
             write_atomically(path, secrets.token_hex(16).encode())
         return path.read_text("ascii")
@@ -48,6 +50,8 @@ class Home:
         Raises:
             BundleError: what the server sends is not the bundle of this id.
         """
+        if not re.fullmatch("[0-9a-f]{64}", bundle_id):  # or the server could name any folder of this device
+            raise BundleError("The server names a bundle by no sha256: tell the operator, and trust nothing it sends.")
         folder = self._bundles / bundle_id
         with self._fetching:
             if folder.exists():
@@ -63,7 +67,7 @@ class Home:
         partial = folder.with_name(f"{bundle_id}.partial")
         partial.mkdir(exist_ok=True)
         received = bytearray()
-        client.fetch_file(bundle_id, MANIFEST, 0, received.extend)
+        client.fetch_file(bundle_id, MANIFEST, received.extend, 0, LARGEST_MANIFEST)
         manifest = Manifest.from_json(bytes(received))
         if manifest.bundle_id != bundle_id:
             raise BundleError(
@@ -75,7 +79,7 @@ class Home:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab") as file:
                 if file.tell() < entry.size:
-                    client.fetch_file(bundle_id, name, file.tell(), file.write)
+                    client.fetch_file(bundle_id, name, file.write, file.tell(), entry.size)
             try:
                 check_file(partial, name, entry)
             except BundleError:

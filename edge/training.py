@@ -63,7 +63,7 @@ def train_locally(
     ``base`` is the round's adapter with every head; s starts at 1. Gradient scoring costs one mini-batch more.
 
     Raises:
-        Diverged: a loss or gradient is not finite.
+        Diverged: a loss, a gradient or the result is not finite.
     """
     began = time.monotonic()
     trainables = base.trainables(spec)
@@ -79,10 +79,15 @@ def train_locally(
         result = _finite(trainer(trainables, next(batches)), step)
         gradient = np.where(trained, result.gradients, np.float32(0))
         clip(gradient, plan.clip_norm)
-        optimizer.step(trainables, gradient)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found by the next check
+            optimizer.step(trainables, gradient)
         losses.append(result.loss)
         on_step(step, result.loss)
-    return LocalRun(Update.of(spec, trainables, heads), tuple(losses), time.monotonic() - began, k)
+    with np.errstate(over="ignore", invalid="ignore"):
+        update = Update.of(spec, trainables, heads)
+    if not (np.isfinite(update.sH).all() and np.isfinite(update.saved).all()):
+        raise Diverged("The trained heads are not finite: lower the run's learning rate.")
+    return LocalRun(update, tuple(losses), time.monotonic() - began, k)
 
 
 def mini_batches(

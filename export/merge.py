@@ -77,6 +77,8 @@ def merge_bundle(bundle: Bundle, adapter: Path, out: Path, progress: Callable[[s
 
 
 def _load(folder: Path) -> PreTrainedModel:
-    return AutoModelForSequenceClassification.from_pretrained(
+    loaded: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
         folder, attn_implementation="eager", dtype=torch.float32
-    ).eval()
+    )
+    loaded.eval()
+    return loaded

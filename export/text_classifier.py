@@ -143,13 +143,15 @@ def load_model(model: str, labels: tuple[str, ...], seed: int) -> PreTrainedMode
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return AutoModelForSequenceClassification.from_pretrained(
+            loaded: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
                 model,
                 config=AutoConfig.from_pretrained(model, id2label=names, label2id={v: k for k, v in names.items()}),
                 attn_implementation="eager",  # plain products and softmax, which the exporter turns into plain ONNX
                 dtype=torch.float32,
                 ignore_mismatched_sizes=True,
-            ).eval()
+            )
+            loaded.eval()
+            return loaded
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0].rstrip(".")
             raise ExportError(f"transformers can't load {model} ({reason}): give a model folder or hub id.") from error
@@ -179,7 +181,7 @@ def _write_graphs(
     graphs = {TRAIN: train_graph(forward, spec), EVAL: eval_graph(forward, spec)}
     save_with_shared_weights(graphs, folder)
     other = example_batch(model, (5, min(24, longest)))  # other sizes than exported: both axes must be dynamic
-    labels = torch.arange(5) % model.config.num_labels
+    labels = torch.arange(5) % len(options.labels)
     verification = verify(folder / TRAIN, folder / EVAL, model, spec, other, labels)
     require(verification, options.tolerance)
     return verification

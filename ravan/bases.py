@@ -46,19 +46,21 @@ def _generator(spec: AdapterSpec, layer: LayerSpec, side: str) -> np.random.Gene
 def _draw(spec: AdapterSpec, layer: LayerSpec, side: str, d: int) -> NDArray[np.float64]:
     """The bases of one side as [heads, d, rank]."""
     generator, heads, rank = _generator(spec, layer, side), spec.heads, spec.rank
+    drawn: NDArray[np.float64]
     match spec.init:
         case Init.NORMAL:
-            return generator.standard_normal((heads, d, rank)) / np.sqrt(d)
+            drawn = generator.standard_normal((heads, d, rank)) / np.sqrt(d)
         case Init.GRAM_SCHMIDT:
             columns = _orthonormal_blocks(generator.standard_normal((d, heads * rank)))
-            return columns.reshape(d, heads, rank).transpose(1, 0, 2)
+            drawn = columns.reshape(d, heads, rank).transpose(1, 0, 2)
         case Init.CONSTANT:
             one = generator.standard_normal((d, rank)) / np.sqrt(d)
-            return np.broadcast_to(one, (heads, d, rank))
+            drawn = np.broadcast_to(one, (heads, d, rank))
         case Init.SHARED_SUBSPACE:
             shared = generator.standard_normal((d, rank)) / np.sqrt(d)
             mixing = _mixing(spec, layer)  # [heads, rank, rank]: B_i = M R_i, A_i = R_i N
-            return shared @ (mixing if side == "B" else mixing.transpose(0, 2, 1))
+            drawn = shared @ (mixing if side == "B" else mixing.transpose(0, 2, 1))
+    return drawn
 
 
 def _orthonormal_blocks(columns: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -74,4 +76,5 @@ def _orthonormal_blocks(columns: NDArray[np.float64]) -> NDArray[np.float64]:
 def _mixing(spec: AdapterSpec, layer: LayerSpec) -> NDArray[np.float64]:
     """The invertible R_i [heads, rank, rank] shared by both sides of a layer."""
     normal = _generator(spec, layer, "R").standard_normal((spec.heads, spec.rank, spec.rank))
-    return normal / np.sqrt(spec.rank)
+    scaled: NDArray[np.float64] = normal / np.sqrt(spec.rank)
+    return scaled

@@ -97,7 +97,7 @@ class Manifest:
                 raise BundleError(
                     f"The bundle needs manifest schema {value['schema']}, here is {SCHEMA}: update ravan-fl."
                 )
-            return cls(
+            manifest = cls(
                 task=str(value["task"]),
                 adapter=AdapterSpec.from_dict(value["adapter"]),
                 labels=tuple(map(str, value["labels"])),
@@ -109,15 +109,18 @@ class Manifest:
                 versions={str(k): str(v) for k, v in value["versions"].items()},
                 verification={str(k): float(v) for k, v in value["verification"].items()},
             )
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, SpecError) as error:
+            manifest.to_json()  # refuses numbers that are none
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError, SpecError) as error:
             raise BundleError(f"{MANIFEST} can't be read ({error}): fetch or export the bundle again.") from error
+        return manifest
 
 
 def _entries(value: Mapping[str, Any]) -> dict[str, FileEntry]:
     entries = {str(k): FileEntry(int(v["size"]), str(v["sha256"])) for k, v in value.items()}
     for name, entry in entries.items():
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name or name in ("", ".", MANIFEST):
+        name.encode()  # a lone surrogate is a ValueError here rather than at the first open
+        if path.is_absolute() or ".." in path.parts or set(name) & set("\\\0") or name in ("", ".", MANIFEST):
             raise BundleError(f"The manifest names a file outside the bundle ({name!r}): do not use this bundle.")
         if entry.size < 0 or len(entry.sha256) != 64 or not set(entry.sha256) <= set(string.hexdigits.lower()):
             raise BundleError(f"The manifest's entry for {name} is not a size and a sha256: export the bundle again.")

@@ -14,6 +14,7 @@ RavanError
 ├── DataError          examples that can't be read
 │   └── NoExamples         nothing usable is left
 ├── SettingsError      a setting that is unknown or out of range
+├── RuntimeProblem     onnxruntime fails in the middle of its work
 ├── EnvironmentProblem the machine refuses: port, folder, disk
 └── Unreachable        the server does not answer
 """
@@ -107,6 +108,12 @@ class SettingsError(RavanError):
 
     code = "bad-settings"
     exit_code = 2
+
+
+class RuntimeProblem(RavanError):
+    """onnxruntime fails in the middle of its work, for example for want of memory."""
+
+    code = "runtime"
 
 
 class EnvironmentProblem(RavanError):

@@ -1,5 +1,6 @@
 """Writing files so that a crash at any point leaves the old file or the whole new one."""
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -7,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from ravan.errors import EnvironmentProblem
 
@@ -32,6 +34,21 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def lock_folder(folder: Path, user: str) -> IO[str]:
+    """Holds a folder for this process until the returned file is closed, or the process ends in any way.
+
+    Raises:
+        EnvironmentProblem: another process holds it; ``user`` says what that is ("server").
+    """
+    file = (folder / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise EnvironmentProblem(f"Another {user} uses {folder}: stop it or choose another folder.") from None
+    return file
 
 
 @contextmanager

@@ -68,4 +68,5 @@ def select_heads(scores: NDArray[np.float64], k: int, generator: np.random.Gener
 
 def _norms(matrices: Vector) -> NDArray[np.float64]:
     """Frobenius norms of [layers, heads, rank, rank]."""
-    return np.sqrt(np.square(matrices, dtype=np.float64).sum(axis=(2, 3)))
+    norms: NDArray[np.float64] = np.sqrt(np.square(matrices, dtype=np.float64).sum(axis=(2, 3)))
+    return norms

@@ -44,6 +44,10 @@ class Blobs:
         except FileNotFoundError:
             raise NotFound(f"Blob {sha256} is not stored any more: it was dropped after its round.") from None
 
+    def names(self) -> list[str]:
+        """The sha256 of every blob."""
+        return [path.name for path in self._folder.glob("??/*") if not path.name.startswith(".")]
+
     def drop(self, sha256: str) -> None:
         """Removes a blob if it is there."""
         self.path(sha256).unlink(missing_ok=True)

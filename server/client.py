@@ -4,19 +4,19 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 
 from protos.ravan.v1 import control_pb2 as pb
 from protos.ravan.v1 import control_pb2_grpc as rpc
-from ravan.bundle import open_bundle
 from ravan.errors import RavanError, Unreachable
-from ravan.rpc.transfer import CHANNEL_OPTIONS
+from ravan.rpc.transfer import CONTROL_OPTIONS
 from server.report import report_devices, report_run
 from server.sql_state import DATABASE, open_sqlite
 
 CALL_SECONDS = 60.0
+CREATE_SECONDS = 900.0  # a large bundle is hashed and its held-out examples are read
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def control(address: str) -> Iterator[rpc.ControlStub]:
         Unreachable: no server answers at the address.
         RavanError: the server's own sentence.
     """
-    with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+    with grpc.insecure_channel(address, options=CONTROL_OPTIONS) as channel:
         try:
             yield rpc.ControlStub(channel)
         except grpc.RpcError as error:
@@ -37,7 +37,7 @@ def control(address: str) -> Iterator[rpc.ControlStub]:
 def create_run(address: str, settings: dict[str, Any]) -> pb.Run:
     """Starts a run."""
     with control(address) as stub:
-        return stub.CreateRun(pb.CreateRunRequest(settings_json=json.dumps(settings)), timeout=CALL_SECONDS).run
+        return stub.CreateRun(pb.CreateRunRequest(settings_json=json.dumps(settings)), timeout=CREATE_SECONDS).run
 
 
 def set_state(address: str, run_id: str, state: pb.RunState) -> pb.Run:
@@ -72,15 +72,15 @@ def overview(address: str, state: Path) -> tuple[list[pb.Run], list[pb.Device], 
             raise
     stored = open_sqlite(state)
     try:
-        manifests = {run.run_id: open_bundle(Path(run.bundle_folder)).manifest for run in stored.runs()}
-        runs_stored = [report_run(stored, run, manifests[run.run_id]) for run in stored.runs()]
-        return runs_stored, report_devices(stored), False
+        return [report_run(stored, run) for run in stored.runs()], report_devices(stored), False
     finally:
         stored.close()
 
 
 def _explain(error: grpc.RpcError, address: str) -> RavanError:
-    assert isinstance(error, grpc.Call)
-    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+    call = cast(grpc.Call, error)
+    if call.code() is grpc.StatusCode.UNAVAILABLE:
         return Unreachable(f"No server answers at {address}: start one with ravan-server serve, or set --control.")
-    return RavanError(error.details() or str(error.code()))
+    if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return RavanError(f"The server at {address} is too busy to answer: try again.")
+    return RavanError(call.details() or str(call.code()))

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 
 from protos.ravan.v1 import control_pb2 as pb
 from protos.ravan.v1 import control_pb2_grpc as rpc
-from ravan.cli.settings import load
+from ravan.cli.settings import validate
 from ravan.errors import SettingsError
 from ravan.rpc.transfer import chunks
-from server.coordinator import ENDED, Coordinator
+from server.coordinator import Coordinator
 from server.errors import BadRequest, NotFound
 from server.guard import Context, guarded
 from server.report import RUN_STATES, report_devices, report_run
@@ -31,11 +31,11 @@ class Control(rpc.ControlServicer):
         """Starts a run from settings in JSON."""
         try:
             given = json.loads(request.settings_json)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise SettingsError(f"The run's settings are not JSON ({error}): use ravan-server create.") from error
         if not isinstance(given, dict):
             raise SettingsError("The run's settings are not a JSON object: use ravan-server create.")
-        run = await self._coordinator.create_run(load(RunSettings, given))
+        run = await self._coordinator.create_run(validate(RunSettings, given))
         return pb.CreateRunResponse(run=await self._report(run.run_id))
 
     @guarded
@@ -47,10 +47,13 @@ class Control(rpc.ControlServicer):
     @guarded
     async def WatchRun(self, request: pb.WatchRunRequest, context: Context) -> AsyncIterator[pb.WatchRunResponse]:
         """A run's status after every change, until it ends."""
-        run = await self._coordinator.find_run(request.run_id)
+        run_id, shown = (await self._coordinator.find_run(request.run_id)).run_id, None
         while True:
-            yield pb.WatchRunResponse(run=await self._report(run.run_id))
-            if (await self._coordinator.find_run(run.run_id)).state in ENDED:
+            report = await self._report(run_id)
+            if _without_clock(report) != shown:
+                shown = _without_clock(report)
+                yield pb.WatchRunResponse(run=report)
+            if report.state in (pb.RUN_STATE_FINISHED, pb.RUN_STATE_STOPPED):
                 return
             await self._coordinator.changed(WATCH_SECONDS)
 
@@ -84,5 +87,13 @@ class Control(rpc.ControlServicer):
 
     async def _report(self, run_id: str) -> pb.Run:
         run = await self._storage.call(self._storage.state.run, run_id)
-        manifest = (await asyncio.to_thread(self._coordinator.bundle, run)).manifest
-        return await self._storage.call(report_run, self._storage.state, run, manifest)
+        return await self._storage.call(report_run, self._storage.state, run)
+
+
+def _without_clock(report: pb.Run) -> bytes:
+    """What must differ for a report to be worth sending again: all but the seconds of the open round."""
+    still = pb.Run()
+    still.CopyFrom(report)
+    for r in still.rounds:
+        r.ClearField("seconds")
+    return still.SerializeToString(deterministic=True)

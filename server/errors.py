@@ -10,7 +10,8 @@
         ├── WrongBundle    trained with another bundle
         ├── WrongBase      trained from another adapter
         ├── TooLarge       more bytes than a valid update has
-        ├── WrongHash      the bytes do not match their sha256
+        ├── TooSlow        an upload that takes longer than allowed
+├── WrongHash      the bytes do not match their sha256
         ├── Conflict       another update by this device is already counted
         └── WrongState     the run's state does not allow it
 
@@ -77,6 +78,12 @@ class TooLarge(Refusal):
     code = "too-large"
 
 
+class TooSlow(Refusal):
+    """An upload takes longer than allowed."""
+
+    code = "too-slow"
+
+
 class WrongHash(Refusal):
     """The bytes do not match the sha256 or size in the header."""
 
@@ -104,6 +111,7 @@ STATUS: dict[type[RavanError], grpc.StatusCode] = {
     WrongBundle: grpc.StatusCode.FAILED_PRECONDITION,
     WrongBase: grpc.StatusCode.FAILED_PRECONDITION,
     TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    TooSlow: grpc.StatusCode.ABORTED,
     WrongHash: grpc.StatusCode.DATA_LOSS,
     Conflict: grpc.StatusCode.ALREADY_EXISTS,
     WrongState: grpc.StatusCode.FAILED_PRECONDITION,
@@ -116,6 +124,7 @@ STATUS: dict[type[RavanError], grpc.StatusCode] = {
     errors.BundleError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.DataError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NoExamples: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.RuntimeProblem: grpc.StatusCode.UNAVAILABLE,
     errors.EnvironmentProblem: grpc.StatusCode.UNAVAILABLE,
 }
 """The gRPC status of every error that crosses the wire; a test holds it complete."""

@@ -1,5 +1,6 @@
 """Held-out accuracy of a global adapter, through the bundle's eval.onnx."""
 
+import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,6 +9,8 @@ from ravan.bundle import Bundle
 from ravan.runtime.session import Batch, Evaluation, Evaluator, RuntimeOptions
 from ravan.runtime.text import TextBatches, read_text_data
 from ravan.update import Update
+from server.bundles import Bundles
+from server.records import Run
 
 
 class HeldOut:
@@ -34,3 +37,38 @@ class HeldOut:
             if self._stopped.is_set():
                 return
             yield batch
+
+
+class Examiner:
+    """Evaluates adapters on the held-out examples of their run; keeps those of one run at a time."""
+
+    def __init__(self, bundles: Bundles, runtime: RuntimeOptions) -> None:
+        self._bundles = bundles
+        self._runtime = runtime
+        self._loaded: tuple[str, HeldOut] | None = None
+
+    async def load(self, run: Run) -> HeldOut | None:
+        """The run's held-out examples, None if it has none.
+
+        Raises:
+            DataError: they can't be read.
+        """
+        if run.evaluation_file is None:
+            return None
+        if self._loaded is None or self._loaded[0] != run.run_id:
+            self._loaded = None
+            bundle, path = await self._bundles.of(run), Path(run.evaluation_file)
+            loaded = await asyncio.to_thread(HeldOut, bundle, path, run.options.evaluation_batch, self._runtime)
+            self._loaded = run.run_id, loaded
+        return self._loaded[1]
+
+    async def evaluate(self, run: Run, adapter: Update) -> Evaluation | None:
+        """Loss and accuracy, None for a run without held-out examples; can be cancelled between batches."""
+        held_out = await self.load(run)
+        if held_out is None:
+            return None
+        try:
+            return await asyncio.to_thread(held_out.evaluate, adapter)
+        except asyncio.CancelledError:
+            held_out.stop()
+            raise

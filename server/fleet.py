@@ -1,16 +1,19 @@
 """The Fleet service: what devices call."""
 
 import asyncio
+import math
 import re
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
 
 import structlog
 
 from protos.ravan.v1 import fleet_pb2 as pb
 from protos.ravan.v1 import fleet_pb2_grpc as rpc
-from ravan.bundle import MANIFEST
-from ravan.errors import WrongSpec
+from ravan.bundle import MANIFEST, Bundle
+from ravan.errors import BundleError, WrongSpec
 from ravan.rpc.plan import plan_to_proto
 from ravan.rpc.transfer import CHUNK, chunks
 from ravan.update import decode, largest_size
@@ -21,8 +24,10 @@ from server.errors import (
     Conflict,
     NotFound,
     NotSelected,
+    Refusal,
     RoundClosed,
     TooLarge,
+    TooSlow,
     WrongBase,
     WrongBundle,
     WrongRound,
@@ -35,7 +40,8 @@ log = structlog.get_logger()
 _DEVICE_ID = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 NO_RUN_WAIT = 5.0, 15.0  # seconds
-LONGEST_TEXT = 300  # characters of a name or sentence that a device sends
+UPLOAD_SECONDS = 900.0
+LONGEST_TEXT = 120  # characters of a name or sentence that a device sends
 
 
 class Fleet(rpc.FleetServicer):
@@ -45,6 +51,7 @@ class Fleet(rpc.FleetServicer):
         self._storage = storage
         self._coordinator = coordinator
         self._clock = clock
+        self._uploads: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @guarded
     async def CheckIn(self, request: pb.CheckInRequest, context: Context) -> pb.CheckInResponse:
@@ -52,12 +59,11 @@ class Fleet(rpc.FleetServicer):
         device = _device(request, self._clock())
         call, state = self._storage.call, self._storage.state
         await call(state.see_device, device)
-        runs = await call(state.runs)
-        if not runs:
-            return _wait(NO_RUN_WAIT, pb.WAIT_REASON_NO_RUN)
-        run, polls = runs[0], (runs[0].options.poll_min, runs[0].options.poll_max)
-        if run.state in (RunState.FINISHED, RunState.STOPPED):
-            return _wait(polls, pb.WAIT_REASON_RUN_FINISHED)
+        run = await call(state.active_run)
+        if run is None:
+            ended = await call(state.runs)
+            return _wait(NO_RUN_WAIT, pb.WAIT_REASON_RUN_FINISHED if ended else pb.WAIT_REASON_NO_RUN)
+        polls = run.options.poll_min, run.options.poll_max
         if run.state is RunState.PAUSED:
             return _wait(polls, pb.WAIT_REASON_RUN_PAUSED)
         current = await call(state.current_round, run.run_id)
@@ -77,21 +83,30 @@ class Fleet(rpc.FleetServicer):
         run = next((r for r in runs if r.bundle_id == request.bundle_id), None)
         if run is None:
             raise NotFound(f"No run uses bundle {request.bundle_id[:64]!r}: check in for a task.")
-        bundle = await asyncio.to_thread(self._coordinator.bundle, run)
+        bundle = await self._coordinator.bundles.of(run)
         if request.file == MANIFEST:
             data = bundle.manifest.to_json().encode()
             for piece in chunks(data[request.offset :]):
                 yield pb.FetchBundleResponse(data=piece)
         elif request.file in bundle.manifest.files:
-            size = 0
+            async for piece in self._file(bundle, request):
+                yield pb.FetchBundleResponse(data=piece)
+        else:
+            raise NotFound(f"The bundle has no file {request.file[:LONGEST_TEXT]!r}: read its manifest.")
+
+    async def _file(self, bundle: Bundle, request: pb.FetchBundleRequest) -> AsyncIterator[bytes]:
+        """A file's pieces from the offset on; what was sent is counted, also when the line breaks."""
+        sent = 0
+        try:
             with bundle.path(request.file).open("rb") as file:
                 file.seek(min(request.offset, bundle.manifest.files[request.file].size))
                 while piece := await asyncio.to_thread(file.read, CHUNK):
-                    size += len(piece)
-                    yield pb.FetchBundleResponse(data=piece)
-            await self._storage.call(self._storage.state.count_bundle_bytes, request.device_id, size)
-        else:
-            raise NotFound(f"The bundle has no file {request.file[:LONGEST_TEXT]!r}: read its manifest.")
+                    sent += len(piece)
+                    yield piece
+        except FileNotFoundError:
+            raise BundleError("The server's bundle was moved: tell the operator to put it back.") from None
+        finally:
+            await self._storage.call(self._storage.state.count_bundle_bytes, request.device_id, sent)
 
     @guarded
     async def FetchAdapter(
@@ -112,39 +127,75 @@ class Fleet(rpc.FleetServicer):
     ) -> pb.UploadUpdateResponse:
         """Checks an update, makes it durable, counts it, and only then gives the receipt."""
         header = (await _first(request_iterator)).header
+        report = _report(header.report)
         run, current, part = await self._part(header.device_id, header.binding)
-        spec = (await asyncio.to_thread(self._coordinator.bundle, run)).manifest.adapter
+        spec = (await self._coordinator.bundles.of(run)).manifest.adapter
         if not _SHA256.fullmatch(header.sha256):
             raise BadRequest("The header's sha256 is not 64 hexadecimal digits: send the update again.")
         if header.size > largest_size(spec):
             raise TooLarge(f"An update of this run has at most {largest_size(spec)} bytes: send what was trained.")
-        if part.state is AssignmentState.RECEIVED:
-            if part.sha256 != header.sha256:
-                raise Conflict("Another update by this device is already counted: check in for the next round.")
-            return pb.UploadUpdateResponse(receipt=part.receipt)
-        if current.state is not RoundState.COLLECTING:
-            raise RoundClosed(f"Round {current.number} is closed: drop the update and check in.")
-        data = await collect(_data(request_iterator), header.sha256, header.size)
-        await asyncio.to_thread(decode, spec, data)
-        await asyncio.to_thread(self._storage.updates.put, data)
-        received = part.received(header.sha256, header.size, _report(header.report))
-        await self._storage.call(self._storage.state.receive, received)
-        log.info("update received", run=run.run_id, round=current.number, device=part.device_id[:8], bytes=header.size)
-        self._coordinator.wake()
+        received = part.received(header.sha256, header.size, report)
+        async with self._turn(part):  # a device's uploads come one after the other, so that they share one buffer
+            if not await self._is_counted(received):
+                data = await collect(_data(request_iterator), header.sha256, header.size)
+                await asyncio.to_thread(decode, spec, data)
+                await self._count(received, data)
+                log.info("update received", run=run.run_id, round=current.number, device=part.device_id[:8])
+                self._coordinator.wake()
         return pb.UploadUpdateResponse(receipt=part.receipt)
+
+    @asynccontextmanager
+    async def _turn(self, part: Assignment) -> AsyncIterator[None]:
+        """One upload of a part at a time, within a bounded time."""
+        lock = self._uploads.setdefault(part.receipt, asyncio.Lock())
+        try:
+            async with asyncio.timeout(UPLOAD_SECONDS), lock:
+                yield
+        except TimeoutError:
+            raise TooSlow(f"The upload took over {UPLOAD_SECONDS:.0f} s: send it again on a better line.") from None
+
+    async def _is_counted(self, received: Assignment) -> bool:
+        """Whether this very update is counted already.
+
+        Raises:
+            Conflict: another one is.
+            RoundClosed: it is not, and can't be any more.
+        """
+        call, state = self._storage.call, self._storage.state
+        part = await call(state.assignment, received.run_id, received.round, received.device_id)
+        if part and part.state is AssignmentState.RECEIVED:
+            if part.sha256 != received.sha256:
+                raise Conflict("Another update by this device is already counted: check in for the next round.")
+            return True
+        current = await call(state.current_round, received.run_id)
+        if current is None or current.number != received.round or current.state is not RoundState.COLLECTING:
+            raise RoundClosed(f"Round {received.round} is closed: drop the update and check in.")
+        return False
+
+    async def _count(self, received: Assignment, data: bytes) -> None:
+        """Stores the bytes, then the row; if the row is refused the bytes go again, unless another part has them."""
+        state, updates = self._storage.state, self._storage.updates
+        stored = await asyncio.to_thread(updates.put, data)
+        try:
+            await self._storage.call(state.receive, received)
+        except Refusal:
+            parts = await self._storage.call(state.assignments, received.run_id)
+            if stored not in {part.sha256 for part in parts}:
+                updates.drop(stored)
+            raise
 
     @guarded
     async def ReportFailure(self, request: pb.ReportFailureRequest, context: Context) -> pb.ReportFailureResponse:
         """Takes a device's part back, so that the round can close without it."""
         run, current, part = await self._part(request.device_id, request.binding)
-        failure = f"{request.code[:LONGEST_TEXT]}: {request.reason[:LONGEST_TEXT]}"
+        failure = f"{_printable(request.code)}: {_printable(request.reason)}"
         await self._storage.call(self._storage.state.fail, run.run_id, current.number, part.device_id, failure)
         log.warning("device failed", run=run.run_id, round=current.number, device=part.device_id[:8], reason=failure)
         self._coordinator.wake()
         return pb.ReportFailureResponse()
 
     async def _task(self, run: Run, current: Round) -> pb.Task:
-        bundle = await asyncio.to_thread(self._coordinator.bundle, run)
+        bundle = await self._coordinator.bundles.of(run)
         binding = pb.Binding(
             run_id=run.run_id,
             round=current.number,
@@ -167,7 +218,9 @@ class Fleet(rpc.FleetServicer):
         """
         call, state = self._storage.call, self._storage.state
         _check_device_id(device_id)
-        run = await call(state.run, binding.run_id)
+        run = await call(state.run, binding.run_id[:LONGEST_TEXT])
+        if run.state.ended:
+            raise RoundClosed(f"Run {run.run_id} has ended: drop the update and check in.")
         rounds = {r.number: r for r in await call(state.rounds, run.run_id)}
         newest = max(rounds, default=0)
         if binding.round not in rounds or binding.round < newest:
@@ -175,7 +228,7 @@ class Fleet(rpc.FleetServicer):
         current = rounds[binding.round]
         if binding.bundle_id != run.bundle_id:
             raise WrongBundle("The request is bound to another bundle: check in and fetch this run's bundle.")
-        bundle = await asyncio.to_thread(self._coordinator.bundle, run)
+        bundle = await self._coordinator.bundles.of(run)
         if binding.adapter_spec != bundle.manifest.adapter.digest:
             raise WrongSpec("The request is bound to another adapter spec: check in and fetch this run's bundle.")
         if binding.base_adapter != current.base_adapter:
@@ -195,9 +248,14 @@ def _device(request: pb.CheckInRequest, now: float) -> Device:
     c = request.capabilities
     if not 0 < c.head_budget <= 1:
         raise BadRequest(f"A head budget of {c.head_budget} makes no sense: send a fraction above 0, at most 1.")
-    texts = [text[:LONGEST_TEXT] for text in (request.name, c.machine, c.software)]
+    texts = [_printable(text) for text in (request.name, c.machine, c.software)]
     memory = min(c.memory_bytes, 2**62)
     return Device(request.device_id, texts[0], now, min(c.cores, 2**20), memory, texts[1], texts[2], c.head_budget)
+
+
+def _printable(text: str) -> str:
+    """Text from a device, cut and without control characters, which would reach the operator's terminal."""
+    return "".join(c for c in text[:LONGEST_TEXT] if c.isprintable())
 
 
 def _check_device_id(device_id: str) -> None:
@@ -221,6 +279,8 @@ async def _data(messages: AsyncIterator[pb.UploadUpdateRequest]) -> AsyncIterato
 
 
 def _report(report: pb.TrainingReport) -> LocalReport:
+    if not all(map(math.isfinite, (report.first_loss, report.last_loss, report.seconds))):
+        raise BadRequest("The report's losses and seconds must be finite: do not upload a run that diverged.")
     return LocalReport(
         examples=min(report.examples, 2**62),
         steps=report.steps,

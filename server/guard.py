@@ -29,6 +29,8 @@ def guarded(method: Method) -> Method:
                     yield message
             except (RavanError, OSError) as error:
                 await refuse(context, error)
+            except Exception:
+                await confess(context)
 
         return cast(Method, stream)
 
@@ -38,6 +40,8 @@ def guarded(method: Method) -> Method:
             return await cast(Callable[..., Awaitable[Any]], method)(self, request, context)
         except (RavanError, OSError) as error:
             await refuse(context, error)
+        except Exception:
+            await confess(context)
 
     return cast(Method, unary)
 
@@ -48,3 +52,10 @@ async def refuse(context: Context, error: RavanError | OSError) -> NoReturn:
     status = STATUS.get(type(explained), grpc.StatusCode.FAILED_PRECONDITION)
     log.warning("refused", code=explained.code, reason=str(explained), peer=context.peer())
     await context.abort(status, str(explained), ((CODE_KEY, explained.code),))
+
+
+async def confess(context: Context) -> NoReturn:
+    """Ends a call that met a defect of ours; what it was stays in the server's log."""
+    if not context.done():
+        log.exception("defect", peer=context.peer())
+    await context.abort(grpc.StatusCode.INTERNAL, "The server met a defect of its own: tell the operator.")

@@ -15,6 +15,11 @@ class RunState(StrEnum):
     STOPPED = "stopped"
     FINISHED = "finished"
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can happen in the run any more."""
+        return self in (RunState.STOPPED, RunState.FINISHED)
+
 
 class RoundState(StrEnum):
     """Where a round stands: selecting -> collecting -> aggregating -> published, or abandoned."""
@@ -42,6 +47,8 @@ class Run:
     state: RunState
     bundle_id: str
     bundle_folder: str
+    model: str
+    trainable_parameters: int
     evaluation_file: str | None
     options: RunOptions
     adapter: str

@@ -4,9 +4,8 @@ import time
 from collections import defaultdict
 
 from protos.ravan.v1 import control_pb2 as pb
-from ravan.bundle import Manifest
 from ravan.runtime.session import Evaluation
-from server.coordinator import best_round
+from server.publishing import best_round
 from server.records import Assignment, AssignmentState, Round, RoundState, Run, RunState
 from server.state import State
 
@@ -25,7 +24,7 @@ ROUND_STATES = {
 }
 
 
-def report_run(state: State, run: Run, manifest: Manifest) -> pb.Run:
+def report_run(state: State, run: Run) -> pb.Run:
     """A run with all its rounds."""
     rounds = state.rounds(run.run_id)
     parts: defaultdict[int, list[Assignment]] = defaultdict(list)
@@ -36,8 +35,8 @@ def report_run(state: State, run: Run, manifest: Manifest) -> pb.Run:
         run_id=run.run_id,
         state=RUN_STATES[run.state],
         bundle_id=run.bundle_id,
-        model=manifest.model,
-        trainable_parameters=manifest.adapter.size,
+        model=run.model,
+        trainable_parameters=run.trainable_parameters,
         rounds_planned=run.options.rounds,
         rounds_published=sum(r.state is RoundState.PUBLISHED for r in rounds),
         initial=_evaluation(run.initial),

@@ -34,7 +34,7 @@ class Facts:
         now: Unix time, seconds.
         published: rounds published so far.
         state: of the newest round, None before the first.
-        present: devices that could be selected.
+        present: ids of devices that could be selected.
         selected: devices with a part in the newest round.
         received: of these, updates counted.
         failed: of these, parts given back.
@@ -44,7 +44,7 @@ class Facts:
     now: float
     published: int
     state: RoundState | None
-    present: int = 0
+    present: tuple[str, ...] = ()
     selected: int = 0
     received: int = 0
     failed: int = 0
@@ -57,16 +57,20 @@ def next_step(options: RunOptions, facts: Facts) -> Step:
         case None | RoundState.PUBLISHED | RoundState.ABANDONED:
             return Step.FINISH if facts.published >= options.rounds else Step.OPEN
         case RoundState.SELECTING:
-            needed = max(options.min_devices, selection_size(options))
-            return Step.SELECT if facts.present >= needed else Step.WAIT
+            return Step.SELECT if len(facts.present) >= devices_needed(options) else Step.WAIT
         case RoundState.COLLECTING:
             return _collecting(options, facts)
         case RoundState.AGGREGATING:
             return Step.PUBLISH
 
 
+def devices_needed(options: RunOptions) -> int:
+    """How many devices must be present before a round selects."""
+    return max(options.min_devices, options.clients_per_round)
+
+
 def selection_size(options: RunOptions) -> int:
-    """How many devices a round selects."""
+    """How many devices a round selects, if so many are present."""
     return options.clients_per_round + options.over_select
 
 

@@ -14,7 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from protos.ravan.v1 import control_pb2_grpc, fleet_pb2_grpc
 from ravan.errors import EnvironmentProblem
-from ravan.rpc.transfer import CHANNEL_OPTIONS
+from ravan.rpc.transfer import CHANNEL_OPTIONS, CONTROL_OPTIONS
 from ravan.runtime.session import RuntimeOptions
 from server.control import Control
 from server.coordinator import Coordinator
@@ -24,7 +24,8 @@ from server.storage import Storage
 
 log = structlog.get_logger()
 GRACE_SECONDS = 2.0
-OPTIONS = [*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0)]  # a port in use is an error, not shared
+NOT_SHARED = ("grpc.so_reuseport", 0)  # a port in use is an error
+MOST_CALLS = 10_000  # at once; more are refused at once, and devices try again
 LONGEST_SOCKET = 100  # bytes; the system's limit for a Unix socket's path is 108
 
 
@@ -46,7 +47,8 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Serving]:
     storage = Storage(settings.state)
     try:
         coordinator = Coordinator(storage, RuntimeOptions(threads=settings.threads))
-        devices, operator = grpc.aio.server(options=OPTIONS), grpc.aio.server(options=OPTIONS)
+        devices = grpc.aio.server(options=[*CHANNEL_OPTIONS, NOT_SHARED], maximum_concurrent_rpcs=MOST_CALLS)
+        operator = grpc.aio.server(options=[*CONTROL_OPTIONS, NOT_SHARED])
         fleet_pb2_grpc.add_FleetServicer_to_server(Fleet(storage, coordinator), devices)
         control_pb2_grpc.add_ControlServicer_to_server(Control(storage, coordinator), operator)
         checks = health.aio.HealthServicer()

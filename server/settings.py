@@ -1,10 +1,11 @@
 """Settings of the server process and of a run."""
 
+import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from ravan.cli.settings import Settings
@@ -13,6 +14,14 @@ from ravan.rpc.plan import OptimizerName, TrainingPlan
 
 DEFAULT_LISTEN = "127.0.0.1:7071"
 DEFAULT_STATE = Path("ravan-state")
+
+
+Count = Annotated[int, Field(gt=0, lt=2**31)]
+CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+def _state_folder() -> Path:
+    return Path(os.environ.get("RAVAN_SERVER_STATE", DEFAULT_STATE))
 
 
 class Weighting(StrEnum):
@@ -25,22 +34,22 @@ class Weighting(StrEnum):
 class RunOptions(BaseModel):
     """What a run does; kept with the run, so that a restarted server goes on the same way."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    rounds: PositiveInt = Field(20, description="Rounds to publish.")
-    clients_per_round: PositiveInt = Field(3, description="Updates a round waits for.")
-    over_select: NonNegativeInt = Field(0, description="Devices selected beyond that, in case some never answer.")
-    min_updates: PositiveInt = Field(1, description="Updates without which a round is abandoned at its deadline.")
-    min_devices: NonNegativeInt = Field(0, description="Devices that must be present before a round selects.")
+    rounds: Count = Field(20, description="Rounds to publish.")
+    clients_per_round: Count = Field(3, description="Updates a round waits for.")
+    over_select: CountOrZero = Field(0, description="Devices selected beyond that, in case some never answer.")
+    min_updates: Count = Field(1, description="Updates without which a round is abandoned at its deadline.")
+    min_devices: CountOrZero = Field(0, description="Devices that must be present before a round selects.")
     deadline: float = Field(600, gt=0, description="Seconds a round waits for updates.")
     weighting: Weighting = Field(Weighting.UNIFORM, description="Every client counts alike, or by its examples.")
-    evaluate_every: PositiveInt = Field(1, description="Evaluate every so many rounds, and after the last.")
-    evaluation_batch: PositiveInt = Field(32, description="Examples of an evaluation batch.")
-    keep_updates: PositiveInt = Field(2, description="Rounds whose updates are kept on disk.")
+    evaluate_every: Count = Field(1, description="Evaluate every so many rounds, and after the last.")
+    evaluation_batch: Count = Field(32, description="Examples of an evaluation batch.")
+    keep_updates: Count = Field(2, description="Rounds whose updates are kept on disk.")
     poll_min: float = Field(2, gt=0, description="Shortest wait between two check-ins, seconds.")
     poll_max: float = Field(6, gt=0, description="Longest wait between two check-ins, seconds.")
-    local_steps: PositiveInt = Field(10, description="Mini-batches a client trains.")
-    batch_size: PositiveInt = Field(16, description="Examples of a mini-batch.")
+    local_steps: Count = Field(10, description="Mini-batches a client trains.")
+    batch_size: Count = Field(16, description="Examples of a mini-batch.")
     optimizer: OptimizerName = Field(OptimizerName.ADAMW, description="adamw or sgd.")
     learning_rate: float = Field(2e-3, gt=0, description="For H and s.")
     saved_learning_rate: float = Field(2e-3, gt=0, description="For modules trained whole.")
@@ -69,7 +78,7 @@ class RunOptions(BaseModel):
 class RunSettings(Settings, RunOptions):
     """Settings of ``ravan-server create``: a bundle, held-out data and the options of a run."""
 
-    model_config = SettingsConfigDict(env_prefix="RAVAN_RUN_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="RAVAN_RUN_", frozen=True, extra="forbid", allow_inf_nan=False)
 
     bundle: Path = Field(description="Folder of the training bundle.")
     evaluation: Path | None = Field(None, description="Held-out examples, JSONL or CSV with text and label.")
@@ -83,8 +92,11 @@ class RunSettings(Settings, RunOptions):
 class CreateSettings(RunSettings):
     """``RunSettings`` and where the server is."""
 
-    state: Path = Field(DEFAULT_STATE, description="The server's state folder.")
-    control: str = Field("", description="The server's control address; a socket in the state folder by default.")
+    state: Path = Field(default_factory=_state_folder, description="The server's state folder.")
+    control: str = Field(
+        default_factory=lambda: os.environ.get("RAVAN_SERVER_CONTROL", ""),
+        description="The server's control address; a socket in the state folder by default.",
+    )
 
 
 class ServeSettings(Settings):

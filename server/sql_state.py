@@ -1,11 +1,13 @@
 """The state in a SQL database, through SQLAlchemy Core; SQLite in a folder is the embedded default."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, create_engine, event, insert, select, update
+from sqlalchemy import URL, Connection, Engine, Select, create_engine, event, insert, select, update
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from ravan.errors import EnvironmentProblem
@@ -17,6 +19,7 @@ from server.sql_tables import assignments, devices, metadata, rounds, runs
 
 DATABASE = "state.sqlite"
 _BUSY = [RunState.ACTIVE, RunState.PAUSED]
+_OPEN = [RoundState.SELECTING, RoundState.COLLECTING, RoundState.AGGREGATING]
 
 
 def open_sqlite(folder: Path) -> "SqlState":
@@ -25,7 +28,7 @@ def open_sqlite(folder: Path) -> "SqlState":
     Raises:
         EnvironmentProblem: the folder can't be written, or the file is no database.
     """
-    engine = create_engine(f"sqlite:///{folder / DATABASE}", connect_args={"timeout": 30})
+    engine = create_engine(URL.create("sqlite", database=str(folder / DATABASE)), connect_args={"timeout": 30})
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _: Any) -> None:
@@ -49,7 +52,7 @@ class SqlState:
         metadata.create_all(engine)
 
     def create_run(self, run: Run) -> None:
-        with self._engine.begin() as db:
+        with self._transaction() as db:
             if db.execute(select(runs.c.run_id).where(runs.c.state.in_(_BUSY))).first():
                 raise WrongState("Another run is active: let it finish or stop it first.")
             row = {"options": run.options.model_dump_json(), **_evaluation_row(run.initial)}
@@ -68,19 +71,24 @@ class SqlState:
         row = self._first(select(runs).where(runs.c.state.in_(_BUSY)))
         return None if row is None else _run(row)
 
-    def set_run_state(self, run_id: str, state: RunState) -> None:
-        with self._engine.begin() as db:
-            db.execute(update(runs).where(runs.c.run_id == run_id).values(state=state))
+    def set_run_state(self, run_id: str, state: RunState, now: float) -> None:
+        with self._transaction() as db:
+            busy = (runs.c.run_id == run_id) & runs.c.state.in_(_BUSY)
+            if db.execute(update(runs).where(busy).values(state=state)).rowcount != 1:
+                raise WrongState(f"Run {run_id} has ended and can't become {state}: create a new run.")
+            if state.ended:
+                still_open = (rounds.c.run_id == run_id) & rounds.c.state.in_(_OPEN)
+                db.execute(update(rounds).where(still_open).values(state=RoundState.ABANDONED, closed_at=now))
 
     def record_initial(self, run_id: str, evaluation: Evaluation) -> None:
-        with self._engine.begin() as db:
+        with self._transaction() as db:
             db.execute(update(runs).where(runs.c.run_id == run_id).values(_evaluation_row(evaluation)))
 
     def see_device(self, device: Device) -> None:
         row = _row(device)
         counters = {"bytes_down", "failure"}
         seen = {key: value for key, value in row.items() if key not in counters}
-        with self._engine.begin() as db:
+        with self._transaction() as db:
             known = db.execute(update(devices).where(devices.c.device_id == device.device_id).values(seen))
             if known.rowcount == 0:
                 db.execute(insert(devices).values(row))
@@ -102,7 +110,7 @@ class SqlState:
         return [row["device_id"] for row in self._all(query.order_by(devices.c.device_id))]
 
     def open_round(self, opened: Round) -> None:
-        with self._engine.begin() as db:
+        with self._transaction() as db:
             db.execute(insert(rounds).values(_row(opened, "evaluation") | _evaluation_row(opened.evaluation)))
 
     def rounds(self, run_id: str) -> list[Round]:
@@ -116,12 +124,13 @@ class SqlState:
 
     def select(self, run_id: str, number: int, device_ids: list[str], deadline: float) -> None:
         parts = [Assignment(run_id, number, device_id) for device_id in device_ids]
-        with self._engine.begin() as db:
+        with self._transaction() as db:
             _move(db, run_id, number, RoundState.SELECTING, state=RoundState.COLLECTING, deadline=deadline)
-            db.execute(insert(assignments), [_assignment_row(part) for part in parts])
+            if parts:
+                db.execute(insert(assignments), [_assignment_row(part) for part in parts])
 
     def extend_deadline(self, run_id: str, number: int, deadline: float) -> None:
-        with self._engine.begin() as db:
+        with self._transaction() as db:
             _move(db, run_id, number, RoundState.COLLECTING, deadline=deadline)
 
     def assignments(self, run_id: str, number: int | None = None) -> list[Assignment]:
@@ -135,18 +144,18 @@ class SqlState:
         return None if row is None else _assignment(row)
 
     def count_bytes_down(self, run_id: str, number: int, device_id: str, size: int) -> None:
-        with self._engine.begin() as db:
+        with self._transaction() as db:
             total = assignments.c.bytes_down + size
             db.execute(update(assignments).where(_is_part(run_id, number, device_id)).values(bytes_down=total))
 
     def count_bundle_bytes(self, device_id: str, size: int) -> None:
-        with self._engine.begin() as db:
+        with self._transaction() as db:
             total = devices.c.bytes_down + size
             db.execute(update(devices).where(devices.c.device_id == device_id).values(bytes_down=total))
 
     def receive(self, received: Assignment) -> None:
         part = _is_part(received.run_id, received.round, received.device_id)
-        with self._engine.begin() as db:
+        with self._transaction() as db:
             # Writing first takes the database's write lock, so that no other writer comes between check and change.
             db.execute(update(assignments).where(part).values(state=assignments.c.state))
             row = db.execute(select(assignments.c.state, assignments.c.sha256).where(part)).first()
@@ -165,7 +174,7 @@ class SqlState:
 
     def fail(self, run_id: str, number: int, device_id: str, failure: str) -> None:
         part = _is_part(run_id, number, device_id)
-        with self._engine.begin() as db:
+        with self._transaction() as db:
             db.execute(
                 update(assignments)
                 .where(part, assignments.c.state == AssignmentState.ASSIGNED)
@@ -174,28 +183,39 @@ class SqlState:
             db.execute(update(devices).where(devices.c.device_id == device_id).values(failure=failure))
 
     def close_round(self, run_id: str, number: int) -> None:
-        with self._engine.begin() as db:
+        with self._transaction() as db:
             _move(db, run_id, number, RoundState.COLLECTING, state=RoundState.AGGREGATING)
 
     def abandon(self, run_id: str, number: int, now: float) -> None:
-        with self._engine.begin() as db:
+        with self._transaction() as db:
             _move(db, run_id, number, RoundState.COLLECTING, state=RoundState.ABANDONED, closed_at=now)
 
     def publish(self, run_id: str, number: int, adapter: str, evaluation: Evaluation | None, now: float) -> None:
         values = {"state": RoundState.PUBLISHED, "adapter": adapter, "closed_at": now, **_evaluation_row(evaluation)}
-        with self._engine.begin() as db:
+        with self._transaction() as db:
             _move(db, run_id, number, RoundState.AGGREGATING, **values)
             db.execute(update(runs).where(runs.c.run_id == run_id).values(adapter=adapter))
 
     def close(self) -> None:
         self._engine.dispose()
 
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        """One transaction; a database that is full, locked or broken is explained."""
+        try:
+            with self._engine.begin() as db:
+                yield db
+        except OperationalError as error:
+            raise EnvironmentProblem(
+                f"The database refuses ({error.orig}): free space or end what locks it."
+            ) from error
+
     def _all(self, query: Select[Any]) -> list[dict[str, Any]]:
-        with self._engine.connect() as db:
+        with self._transaction() as db:
             return [dict(row) for row in db.execute(query).mappings()]
 
     def _first(self, query: Select[Any]) -> dict[str, Any] | None:
-        with self._engine.connect() as db:
+        with self._transaction() as db:
             row = db.execute(query.limit(1)).mappings().first()
             return None if row is None else dict(row)
 
@@ -225,12 +245,16 @@ def _row(record: Any, *leave: str) -> dict[str, Any]:
 
 
 def _evaluation_row(evaluation: Evaluation | None) -> dict[str, Any]:
-    return dict.fromkeys(("accuracy", "loss", "examples")) if evaluation is None else asdict(evaluation)
+    if evaluation is None:
+        return dict.fromkeys(("accuracy", "loss", "examples"))
+    return asdict(evaluation) | {"loss": evaluation.loss if math.isfinite(evaluation.loss) else None}
 
 
 def _take_evaluation(row: dict[str, Any]) -> Evaluation | None:
     values = {name: row.pop(name) for name in ("accuracy", "loss", "examples")}
-    return None if values["examples"] is None else Evaluation(**values)
+    if values["examples"] is None:
+        return None
+    return Evaluation(**(values | {"loss": math.nan if values["loss"] is None else values["loss"]}))
 
 
 def _run(row: dict[str, Any]) -> Run:

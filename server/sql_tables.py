@@ -16,6 +16,8 @@ runs = Table(
     Column("state", String(16), nullable=False),
     Column("bundle_id", String(64), nullable=False),
     Column("bundle_folder", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("trainable_parameters", BigInteger, nullable=False),
     Column("evaluation_file", Text),
     Column("options", Text, nullable=False),
     Column("adapter", String(64), nullable=False),

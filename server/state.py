@@ -35,8 +35,12 @@ class State(Protocol):
         """The run that is active or paused."""
         ...
 
-    def set_run_state(self, run_id: str, state: RunState) -> None:
-        """Changes a run's state."""
+    def set_run_state(self, run_id: str, state: RunState, now: float) -> None:
+        """Changes a run's state; an open round of a run that ends is abandoned.
+
+        Raises:
+            WrongState: the run has ended.
+        """
 
     def record_initial(self, run_id: str, evaluation: Evaluation) -> None:
         """Keeps the evaluation before the first round."""

@@ -1,14 +1,13 @@
 """Everything the server keeps, in one folder that one server uses at a time."""
 
 import asyncio
-import fcntl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from ravan.errors import EnvironmentProblem
+from ravan.files import lock_folder
 from server.blobs import Blobs
 from server.sql_state import open_sqlite
 from server.state import State
@@ -33,11 +32,7 @@ class Storage:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._lock = (folder / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise EnvironmentProblem(f"Another server uses {folder}: stop it or choose another state folder.") from None
+        self._lock = lock_folder(folder, "server")
         self.updates, self.adapters = Blobs(folder / "updates"), Blobs(folder / "adapters")
         self.state: State = open_sqlite(folder)
         self._database = ThreadPoolExecutor(1, "database")

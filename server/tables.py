@@ -3,6 +3,7 @@
 import time
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from protos.ravan.v1 import control_pb2 as pb
@@ -11,7 +12,7 @@ from protos.ravan.v1 import control_pb2 as pb
 def run_table(run: pb.Run) -> RenderableType:
     """A run's heading and its rounds."""
     heading = (
-        f"[bold]run {run.run_id}[/bold] {_name(pb.RunState.Name(run.state))}, {run.model}, "
+        f"[bold]run {run.run_id}[/bold] {_name(pb.RunState.Name(run.state))}, {escape(run.model)}, "
         f"{run.trainable_parameters:,} trainable parameters, {run.rounds_published} of {run.rounds_planned} rounds"
     )
     table = Table(
@@ -48,7 +49,7 @@ def device_table(devices: list[pb.Device]) -> RenderableType:
         seen = "working" if d.working else f"{max(now - d.last_seen, 0):.0f} s ago"
         table.add_row(
             d.device_id[:8],
-            d.name,
+            escape(d.name),
             seen,
             str(d.cores),
             f"{d.head_budget:.0%}",
@@ -56,7 +57,7 @@ def device_table(devices: list[pb.Device]) -> RenderableType:
             str(d.failures),
             size(d.bytes_up),
             size(d.bytes_down),
-            d.failure,
+            escape(d.failure),
         )
     return table
 

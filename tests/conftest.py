@@ -55,7 +55,14 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         initializer_range=0.2,  # wide enough that so small a model tells words apart
     )
     torch.manual_seed(0)
-    BertModel(config).save_pretrained(folder)
+    model = BertModel(config)
+    with torch.no_grad():  # words of a kind are alike, as in a pretrained model
+        for group in WORDS.values():
+            alike = model.embeddings.word_embeddings.weight[[words.index(word) for word in group]]
+            kind = torch.randn(32)
+            for word, own in zip(group, alike, strict=True):
+                model.embeddings.word_embeddings.weight[words.index(word)] = kind + own
+    model.save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
 

@@ -50,6 +50,15 @@ def load(model: type[S], given: Mapping[str, Any], config: Path | None = None) -
         values = {**_read_toml(model, config), **EnvSettingsSource(model)(), **given}
     except SettingsSourceError as error:
         raise SettingsError(f'{error}: write a list as JSON, for example \'["a", "b"]\'.') from error
+    return validate(model, values)
+
+
+def validate(model: type[S], values: Mapping[str, Any]) -> S:
+    """Settings from these values and the defaults alone.
+
+    Raises:
+        SettingsError: a key is unknown, a value missing or out of range; names it.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:

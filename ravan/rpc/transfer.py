@@ -11,6 +11,12 @@ CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.max_send_message_length", MESSAGE_LIMIT),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a small gzip message can inflate to gigabytes
+]
+
+CONTROL_OPTIONS: list[tuple[str, int | str]] = [
+    ("grpc.max_receive_message_length", 256 << 20),  # an operator's lists of devices and rounds
+    ("grpc.max_send_message_length", 256 << 20),
 ]
 
 

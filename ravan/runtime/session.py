@@ -3,17 +3,18 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ravan.bundle import EVAL, TRAIN, Bundle
-from ravan.errors import BundleError
+from ravan.errors import BundleError, RuntimeProblem
 from ravan.layout import Vector
 from ravan.runtime.names import CORRECT, GRADIENTS, LOGITS, LOSS, TRAINABLES, WEIGHT
 
-Batch = Mapping[str, NDArray[np.int64]]
+Batch = Mapping[str, NDArray[Any]]
 """Input name to array; all have the batch as their first axis."""
 
 
@@ -45,10 +46,27 @@ def open_session(path: Path, options: RuntimeOptions | None = None) -> ort.Infer
     try:
         return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class but Exception
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BundleError(
-            f"onnxruntime {ort.__version__} refuses {path.name} ({first}): export the bundle again."
+            f"onnxruntime {ort.__version__} refuses {path.name} ({_first_line(error)}): export the bundle again."
         ) from error
+
+
+def run_session(session: ort.InferenceSession, outputs: list[str], feed: Batch) -> list[Any]:
+    """The outputs by name.
+
+    Raises:
+        RuntimeProblem: onnxruntime fails, for example for want of memory.
+    """
+    try:
+        return list(session.run(outputs, dict(feed)))
+    except Exception as error:  # onnxruntime's exceptions share no base class but Exception
+        raise RuntimeProblem(
+            f"onnxruntime failed in a step ({_first_line(error)}): use smaller batches or free memory."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -68,8 +86,8 @@ class TrainStep:
 
     def __call__(self, trainables: Vector, batch: Batch) -> StepResult:
         """One forward and backward pass; ``trainables`` and the gradients are flat, in the spec's order."""
-        outputs = self._session.run([LOSS, WEIGHT, GRADIENTS], {**batch, TRAINABLES: trainables})
-        loss, weight, gradients = outputs
+        feed: Batch = {**batch, TRAINABLES: trainables}
+        loss, weight, gradients = run_session(self._session, [LOSS, WEIGHT, GRADIENTS], feed)
         return StepResult(float(loss), float(weight), gradients)
 
 
@@ -92,7 +110,8 @@ class Evaluator:
         """Mean loss and accuracy over all examples of the batches."""
         loss = correct = examples = 0.0
         for batch in batches:
-            mean, weight, hits = self._session.run([LOSS, WEIGHT, CORRECT], {**batch, TRAINABLES: trainables})
+            feed: Batch = {**batch, TRAINABLES: trainables}
+            mean, weight, hits = run_session(self._session, [LOSS, WEIGHT, CORRECT], feed)
             loss, correct, examples = loss + mean * weight, correct + hits, examples + weight
         if not examples:
             return Evaluation(float("nan"), float("nan"), 0)
@@ -100,5 +119,5 @@ class Evaluator:
 
     def logits(self, trainables: Vector, batch: Batch) -> Vector:
         """Logits of one batch, [batch, classes]."""
-        (logits,) = self._session.run([LOGITS], {**batch, TRAINABLES: trainables})
+        (logits,) = run_session(self._session, [LOGITS], {**batch, TRAINABLES: trainables})
         return np.asarray(logits, np.float32)

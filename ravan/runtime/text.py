@@ -73,7 +73,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, object]]:
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, object]]:
     csv.field_size_limit(LARGEST_FIELD)
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         try:
             missing = {"text", "label"} - set(reader.fieldnames or ())
@@ -91,7 +91,7 @@ def _example(row: object, index: dict[str, int]) -> TextExample:
     """Raises ValueError with the reason if the row is no example."""
     if isinstance(row, bytes):
         try:
-            row = json.loads(row.decode("utf-8"))
+            row = json.loads(row.decode("utf-8-sig"))
         except UnicodeDecodeError:
             raise ValueError("not UTF-8") from None
         except (json.JSONDecodeError, RecursionError) as error:

@@ -1,5 +1,6 @@
 """What every implementation of the server's state must do; each is a factory in STATES."""
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,7 +16,9 @@ from server.sql_state import open_sqlite
 from server.state import State
 
 STATES: dict[str, Callable[[Path], State]] = {"sqlite": open_sqlite}
-RUN = Run("run-1", RunState.ACTIVE, "b" * 64, "/bundle", "/held-out.jsonl", RunOptions(rounds=3), "a" * 64, 100.0)
+RUN = Run(
+    "run-1", RunState.ACTIVE, "b" * 64, "/bundle", "tiny", 42, "/held-out.jsonl", RunOptions(rounds=3), "a" * 64, 100.0
+)
 REPORT = LocalReport(50, 10, 2.5, 1.25, 3.5, 2)
 A, B, C = ("a" * 32, "b" * 32, "c" * 32)
 
@@ -70,10 +73,29 @@ def test_only_one_run_is_active_at_a_time(state: State) -> None:
     state.create_run(RUN)
     with pytest.raises(WrongState, match="Another run is active"):
         state.create_run(replace(RUN, run_id="run-2"))
-    state.set_run_state("run-1", RunState.FINISHED)
+    state.set_run_state("run-1", RunState.FINISHED, 5.0)
     assert state.active_run() is None
     state.create_run(replace(RUN, run_id="run-2", created_at=101.0))
     assert [run.run_id for run in state.runs()] == ["run-2", "run-1"]
+
+
+def test_a_run_that_ends_takes_its_open_round_with_it(collecting: State) -> None:
+    collecting.set_run_state("run-1", RunState.PAUSED, 300.0)
+    collecting.set_run_state("run-1", RunState.STOPPED, 301.0)
+    current = collecting.current_round("run-1")
+    assert current is not None
+    assert (current.state, current.closed_at) == (RoundState.ABANDONED, 301.0)
+    for state in RunState:
+        with pytest.raises(WrongState, match="has ended"):
+            collecting.set_run_state("run-1", state, 302.0)
+
+
+def test_a_loss_that_is_no_number_is_kept_as_that(state: State) -> None:
+    state.create_run(RUN)
+    state.record_initial("run-1", Evaluation(float("nan"), 0.1, 10))
+    kept = state.run("run-1").initial
+    assert kept is not None
+    assert math.isnan(kept.loss)
 
 
 def test_an_unknown_run_is_named(state: State) -> None:

@@ -67,8 +67,8 @@ def test_devices_without_torch_raise_the_accuracy_and_the_result_merges(
         rounds=6,
         clients_per_round=3,
         local_steps=20,
-        learning_rate=0.02,
-        saved_learning_rate=0.02,
+        learning_rate=0.01,
+        saved_learning_rate=0.01,
         **FAST,
     )
     fleet.device("strong", *shards[:2])

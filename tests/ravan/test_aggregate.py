@@ -1,5 +1,8 @@
 """The paper's claim that the mean is exact, and what the server adds to it."""
 
+from copy import copy
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,7 +21,7 @@ SPEC = AdapterSpec((LayerSpec("q", 12, 16), LayerSpec("v", 12, 12)), 4, 3, seed=
 
 def contributions(updates: list[Update], weights: list[float] | None = None) -> list[Contribution]:
     weights = weights or [1.0] * len(updates)
-    return [Contribution(f"{i:04}", lambda u=u: u, w) for i, (u, w) in enumerate(zip(updates, weights, strict=True))]
+    return [Contribution(f"{i:04}", partial(copy, u), weights[i]) for i, u in enumerate(updates)]
 
 
 @given(seeds, st.sampled_from(Init), st.integers(1, 6))

@@ -63,7 +63,7 @@ def test_lists_in_the_environment_are_json(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_command_has_one_option_per_field() -> None:
-    seen = []
+    seen: list[Example] = []
     app = typer.Typer()
     app.command()(command(Example)(seen.append))
     done = CliRunner().invoke(app, ["n", "--count", "9", "--paths", "p", "--paths", "q", "--loud"])

@@ -7,7 +7,7 @@ from torch import nn
 
 from ravan.bases import draw_bases
 from ravan.errors import ExportError, SpecError, TargetError
-from ravan.layout import H_view, s_view
+from ravan.layout import H_view, Vector, s_view
 from ravan.spec import AdapterSpec, Init
 from ravan.torch import (
     RavanLinear,
@@ -37,6 +37,7 @@ class Model(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in self.layers:
+            assert isinstance(layer, Attention)
             y = layer.value(layer.query(x) * torch.sigmoid(layer.key(x)))
             x = torch.cat([y, x[..., :4]], -1)
         logits: torch.Tensor = self.classifier(torch.tanh(self.pooler(x[..., :8])))
@@ -55,7 +56,7 @@ def adapted(model: Model, **options: object) -> AdapterSpec:
     return spec
 
 
-def moved(spec: AdapterSpec) -> np.ndarray:
+def moved(spec: AdapterSpec) -> Vector:
     return np.random.default_rng(0).standard_normal(spec.size).astype(np.float32)
 
 
@@ -140,7 +141,7 @@ def test_trainables_come_back_as_written(model: Model) -> None:
 def test_merging_keeps_the_outputs_and_leaves_a_plain_model(model: Model) -> None:
     plain_names = set(model.state_dict())
     spec = adapted(model)
-    write_trainables(model, spec, 0.1 * moved(spec))
+    write_trainables(model, spec, np.float32(0.1) * moved(spec))
     x = torch.randn(5, 12)
     before = model(x)
     merge(model, spec)

@@ -2,13 +2,17 @@
 
 import asyncio
 import hashlib
+import io
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from protos.ravan.v1 import control_pb2 as control
 from protos.ravan.v1 import fleet_pb2 as pb
 from ravan import errors
 from ravan.bundle import DEVICE_FILES, Bundle, Manifest
@@ -18,6 +22,7 @@ from server import errors as server_errors
 from server.errors import STATUS
 from server.records import RoundState
 from server.settings import RunOptions
+from server.tables import device_table
 from tests.server.hosting import DEVICES, Change, Host, hosting, refusal
 
 A, B, C = DEVICES[:3]
@@ -158,7 +163,7 @@ def test_bytes_that_do_not_match_their_header_are_refused(bundle: Bundle, tmp_pa
             sound = {"device_id": A, "binding": binding, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
             return pb.UploadHeader(**(sound | fields))  # type: ignore[arg-type]
 
-        for fields, code in [
+        wrong: list[tuple[dict[str, Any], str]] = [
             ({"sha256": "0" * 64}, "wrong-hash"),
             ({"sha256": "zz"}, "bad-request"),
             ({"size": len(data) - 1}, "too-large"),
@@ -166,7 +171,8 @@ def test_bytes_that_do_not_match_their_header_are_refused(bundle: Bundle, tmp_pa
             ({"size": 0}, "too-large"),
             ({"device_id": "../../x"}, "bad-request"),
             ({"device_id": ""}, "bad-request"),
-        ]:
+        ]
+        for fields, code in wrong:
             assert (await refusal(host.send(header(**fields), data)))[0] == code, fields
         await nothing_stored(host, tmp_path)
 
@@ -289,20 +295,52 @@ def test_a_restarted_server_goes_on_with_the_round(bundle: Bundle, tmp_path: Pat
     asyncio.run(scene())
 
 
-@pytest.mark.parametrize(
-    "capabilities",
-    [
-        {"head_budget": 0.0},
-        {"head_budget": 1.5},
-        {"head_budget": float("nan")},
-        {"head_budget": float("inf")},
-        {"head_budget": -1.0},
-    ],
-)
-def test_a_senseless_budget_is_refused(bundle: Bundle, tmp_path: Path, capabilities: dict[str, float]) -> None:
+@pytest.mark.parametrize("budget", [0.0, 1.5, float("nan"), float("inf"), -1.0])
+def test_a_senseless_budget_is_refused(bundle: Bundle, tmp_path: Path, budget: float) -> None:
     async def play(host: Host) -> None:
-        request = pb.CheckInRequest(device_id=A, capabilities=pb.Capabilities(**capabilities))
-        assert (await refusal(host.fleet.CheckIn(request)))[:2] == ("bad-request", "INVALID_ARGUMENT")
+        assert (await refusal(host.check_in(A, budget)))[:2] == ("bad-request", "INVALID_ARGUMENT")
+
+    played(bundle, tmp_path, play)
+
+
+@pytest.mark.parametrize("field", ["first_loss", "last_loss", "seconds"])
+def test_a_report_that_is_no_number_is_refused_before_anything_is_stored(
+    bundle: Bundle, tmp_path: Path, field: str
+) -> None:
+    async def play(host: Host) -> None:
+        await host.begin()
+        binding = (await host.tasks([A, B]))[A].binding
+        header = pb.UploadHeader(device_id=A, binding=binding, sha256="0" * 64, size=8)
+        setattr(header.report, field, float("nan"))
+        assert (await refusal(host.send(header, bytes(8))))[0] == "bad-request"
+        await nothing_stored(host, tmp_path)
+
+    played(bundle, tmp_path, play)
+
+
+def test_a_refused_rival_of_a_counted_update_leaves_no_bytes(bundle: Bundle, tmp_path: Path) -> None:
+    async def play(host: Host) -> None:
+        await host.begin()
+        binding = (await host.tasks([A, B]))[A].binding
+        outcomes = await asyncio.gather(
+            *(host.upload(A, binding, host.update(seed)) for seed in range(5)), return_exceptions=True
+        )
+        assert sum(isinstance(outcome, str) for outcome in outcomes) == 1
+        assert len([path for path in (tmp_path / "updates").rglob("*") if path.is_file()]) == 1
+
+    played(bundle, tmp_path, play)
+
+
+def test_control_characters_of_a_device_never_reach_the_operator(bundle: Bundle, tmp_path: Path) -> None:
+    async def play(host: Host) -> None:
+        capabilities = pb.Capabilities(head_budget=1.0)
+        name = "[/evil]\x1b]0;title\x07\x1b[2J\n"
+        await host.fleet.CheckIn(pb.CheckInRequest(device_id=A, name=name, capabilities=capabilities))
+        (device,) = (await host.control.ListDevices(control.ListDevicesRequest())).devices
+        assert device.name == "[/evil]]0;title[2J"
+        shown = io.StringIO()
+        Console(file=shown, width=200).print(device_table([device]))
+        assert "[/evil]]0;title[2J" in shown.getvalue()
 
     played(bundle, tmp_path, play)
 

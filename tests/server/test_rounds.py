@@ -11,7 +11,7 @@ from server.settings import RunOptions
 OPTIONS = RunOptions(rounds=2, clients_per_round=3, over_select=1, min_updates=2, min_devices=5)
 
 
-def facts(state: RoundState | None, **values: float) -> Facts:
+def facts(state: RoundState | None, **values: object) -> Facts:
     return Facts(**({"now": 0.0, "published": 0, "state": state} | values))  # type: ignore[arg-type]
 
 
@@ -25,8 +25,8 @@ COLLECTING = RoundState.COLLECTING
         (facts(RoundState.PUBLISHED, published=1), Step.OPEN),
         (facts(RoundState.PUBLISHED, published=2), Step.FINISH),
         (facts(RoundState.ABANDONED, published=1), Step.OPEN),
-        (facts(RoundState.SELECTING, present=4), Step.WAIT),
-        (facts(RoundState.SELECTING, present=5), Step.SELECT),
+        (facts(RoundState.SELECTING, present=("d",) * 4), Step.WAIT),
+        (facts(RoundState.SELECTING, present=("d",) * 5), Step.SELECT),
         (facts(COLLECTING, selected=4, received=2, deadline=9), Step.WAIT),
         (facts(COLLECTING, selected=4, received=3, deadline=9), Step.CLOSE),
         (facts(COLLECTING, selected=4, received=2, failed=2, deadline=9), Step.CLOSE),

@@ -1,0 +1,103 @@
+"""From the received updates of a closed round to the run's new adapter."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+import structlog
+
+from ravan.aggregate import Contribution, average
+from ravan.bundle import Bundle
+from ravan.runtime.adapter import write_adapter
+from ravan.spec import AdapterSpec
+from ravan.update import Update, decode, encode
+from server.bundles import Bundles
+from server.evaluation import Examiner
+from server.records import Assignment, AssignmentState, Round, RoundState, Run
+from server.settings import Weighting
+from server.storage import Storage
+
+log = structlog.get_logger()
+
+
+class Publisher:
+    """Aggregates, evaluates and publishes a round.
+
+    Everything before the last transaction can be done again with the same result, to the bit: a server killed in
+    between does it again.
+    """
+
+    def __init__(self, storage: Storage, bundles: Bundles, examiner: Examiner) -> None:
+        self._storage = storage
+        self._bundles = bundles
+        self._examiner = examiner
+
+    async def publish(self, run: Run, current: Round, now: float) -> None:
+        """Makes the mean of the round's updates the run's adapter."""
+        call, state = self._storage.call, self._storage.state
+        bundle = await self._bundles.of(run)
+        parts = await call(state.assignments, run.run_id, current.number)
+        earlier = [r for r in await call(state.rounds, run.run_id) if r.state is RoundState.PUBLISHED]
+        adapter = await asyncio.to_thread(self._aggregate, run, bundle.manifest.adapter, current, parts)
+        sha256 = await asyncio.to_thread(self._storage.adapters.put, encode(bundle.manifest.adapter, adapter))
+        count, evaluation = len(earlier) + 1, None
+        if count % run.options.evaluate_every == 0 or count >= run.options.rounds:
+            evaluation = await self._examiner.evaluate(run, adapter)
+        done = Round(run.run_id, current.number, RoundState.PUBLISHED, "", 0.0, evaluation=evaluation)
+        await asyncio.to_thread(self._write_files, run, bundle, done, adapter, best=is_best(done, earlier))
+        await call(state.publish, run.run_id, current.number, sha256, evaluation, now)
+        await self._drop_old_updates(run, current.number)
+        measured = {"accuracy": round(evaluation.accuracy, 4)} if evaluation else {}
+        log.info("round published", run=run.run_id, round=current.number, adapter=sha256[:12], **measured)
+
+    def adapter(self, run: Run, spec: AdapterSpec) -> Update:
+        """The run's current adapter."""
+        return decode(spec, self._storage.adapters.get(run.adapter))
+
+    def _aggregate(self, run: Run, spec: AdapterSpec, current: Round, parts: Sequence[Assignment]) -> Update:
+        by_examples = run.options.weighting is Weighting.EXAMPLES
+        contributions = [
+            Contribution(
+                part.device_id,
+                partial(self._load, spec, part.sha256),
+                float(max(part.report.examples, 1)) if by_examples else 1.0,
+            )
+            for part in parts
+            if part.state is AssignmentState.RECEIVED and part.sha256
+        ]
+        return average(spec, decode(spec, self._storage.adapters.get(current.base_adapter)), contributions)
+
+    def _load(self, spec: AdapterSpec, sha256: str) -> Update:
+        return decode(spec, self._storage.updates.get(sha256))
+
+    def _write_files(self, run: Run, bundle: Bundle, done: Round, adapter: Update, *, best: bool) -> None:
+        """Keeps the last and the best adapter as safetensors, before the round counts as published."""
+        notes: dict[str, object] = {"run": run.run_id, "round": done.number}
+        if done.evaluation:
+            notes |= {"accuracy": done.evaluation.accuracy, "examples": done.evaluation.examples}
+        for kind in (False, True) if best else (False,):
+            path = self._storage.adapter_path(run.run_id, best=kind)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_adapter(path, bundle.manifest, adapter, notes)
+
+    async def _drop_old_updates(self, run: Run, number: int) -> None:
+        old = number - run.options.keep_updates
+        parts = await self._storage.call(self._storage.state.assignments, run.run_id)
+        needed = {part.sha256 for part in parts if part.round > old}
+        for part in parts:
+            if part.round <= old and part.sha256 and part.sha256 not in needed:
+                self._storage.updates.drop(part.sha256)
+
+
+def best_round(rounds: Sequence[Round]) -> Round | None:
+    """The published round with the highest accuracy, the earliest among equals; without evaluations the last."""
+    published = [r for r in rounds if r.state is RoundState.PUBLISHED]
+    evaluated = [r for r in published if r.evaluation is not None]
+    if not evaluated:
+        return published[-1] if published else None
+    return max(evaluated, key=lambda r: r.evaluation.accuracy if r.evaluation else 0.0)
+
+
+def is_best(done: Round, earlier: Sequence[Round]) -> bool:
+    """Whether a round is the best once it is published."""
+    return best_round([*earlier, done]) is done

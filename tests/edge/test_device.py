@@ -1,0 +1,177 @@
+"""A device in a world that does not always answer well: it waits, says why, and goes on."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from edge.device import Device, DeviceOptions
+from edge.errors import Stopped
+from edge.fleet_client import FleetClient
+from edge.home import Home
+from edge.progress import Events
+from edge.workshop import Workshop
+from protos.ravan.v1 import fleet_pb2 as pb
+from protos.ravan.v1 import fleet_pb2_grpc as rpc
+from ravan.bundle import INITIAL, Bundle
+from ravan.rpc.plan import TrainingPlan, plan_to_proto
+from ravan.rpc.transfer import CODE_KEY, chunks
+from ravan.runtime.session import RuntimeOptions
+from tests.conftest import sentences, write_rows
+
+
+class Scripted(rpc.FleetServicer):
+    """A real gRPC server that always gives the same task and answers uploads as told."""
+
+    def __init__(self, bundle: Bundle, plan: TrainingPlan) -> None:
+        self.bundle, self.plan = bundle, plan
+        self.check_ins: list[float] = []
+        self.uploads = 0
+        self.failures: list[pb.ReportFailureRequest] = []
+        self.refuse_check_in: Callable[[Any], None] = lambda context: None
+        self.refuse_upload: Callable[[Any], None] = lambda context: None
+        self.done = False
+
+    def CheckIn(self, request: pb.CheckInRequest, context: Any) -> pb.CheckInResponse:
+        self.check_ins.append(time.monotonic())
+        self.refuse_check_in(context)
+        if self.done:
+            return pb.CheckInResponse(wait=pb.Wait(reason=pb.WAIT_REASON_RUN_FINISHED))
+        adapter = self.bundle.manifest.files[INITIAL].sha256
+        binding = pb.Binding(run_id="run", round=1, bundle_id=self.bundle.manifest.bundle_id, base_adapter=adapter)
+        return pb.CheckInResponse(task=pb.Task(binding=binding, plan=plan_to_proto(self.plan)))
+
+    def FetchBundle(self, request: pb.FetchBundleRequest, context: Any) -> Iterator[pb.FetchBundleResponse]:
+        for piece in chunks((self.bundle.folder / request.file).read_bytes()[request.offset :]):
+            yield pb.FetchBundleResponse(data=piece)
+
+    def FetchAdapter(self, request: pb.FetchAdapterRequest, context: Any) -> Iterator[pb.FetchAdapterResponse]:
+        for piece in chunks(self.bundle.path(INITIAL).read_bytes()):
+            yield pb.FetchAdapterResponse(data=piece)
+
+    def UploadUpdate(self, request_iterator: Iterator[pb.UploadUpdateRequest], context: Any) -> pb.UploadUpdateResponse:
+        list(request_iterator)
+        self.uploads += 1
+        self.refuse_upload(context)
+        self.done = True
+        return pb.UploadUpdateResponse(receipt="receipt")
+
+    def ReportFailure(self, request: pb.ReportFailureRequest, context: Any) -> pb.ReportFailureResponse:
+        self.failures.append(request)
+        return pb.ReportFailureResponse()
+
+
+def refusing(status: grpc.StatusCode, code: str = "") -> Callable[[Any], None]:
+    def refuse(context: Any) -> None:
+        if code:
+            context.set_trailing_metadata(((CODE_KEY, code),))
+        context.abort(status, "No.")
+
+    return refuse
+
+
+@pytest.fixture
+def scene(bundle: Bundle, tmp_path: Path) -> Iterator[tuple[Scripted, Device, threading.Event]]:
+    fleet, stop = Scripted(bundle, TrainingPlan(local_steps=1, batch_size=2)), threading.Event()
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    rpc.add_FleetServicer_to_server(fleet, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    home = Home(tmp_path / "home")
+    client = FleetClient(f"127.0.0.1:{port}", home.device_id("one"), stop)
+    data = write_rows(tmp_path / "data.jsonl", sentences(6, 0))
+    options = DeviceOptions("one", data, until_finished=True)
+    yield fleet, Device(options, client, home, Workshop(RuntimeOptions(1)), Events(), stop), stop
+    client.close()
+    home.close()
+    server.stop(None).wait()
+
+
+Scene = tuple[Scripted, Device, threading.Event]
+
+
+def run_for(device: Device, stop: threading.Event, seconds: float) -> None:
+    """Runs a device until it ends or the time is over."""
+    timer = threading.Timer(seconds, stop.set)
+    timer.start()
+    try:
+        device.run()
+    finally:
+        timer.cancel()
+
+
+def test_a_task_is_done_and_the_device_ends_with_the_run(scene: Scene) -> None:
+    fleet, device, stop = scene
+    run_for(device, stop, 20)
+    assert fleet.uploads == 1
+    assert not stop.is_set()
+
+
+def test_a_refused_check_in_does_not_end_a_device(scene: Scene) -> None:
+    fleet, device, stop = scene
+    fleet.refuse_check_in = refusing(grpc.StatusCode.FAILED_PRECONDITION, "bad-bundle")
+    threading.Timer(0.7, lambda: setattr(fleet, "refuse_check_in", lambda context: None)).start()
+    run_for(device, stop, 20)
+    assert fleet.uploads == 1
+    assert len(fleet.check_ins) < 12
+
+
+@pytest.mark.parametrize("status", [grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE])
+def test_a_server_or_proxy_that_stumbles_is_tried_again(scene: Scene, status: grpc.StatusCode) -> None:
+    fleet, device, stop = scene
+    fleet.refuse_check_in = refusing(status)
+    threading.Timer(0.3, lambda: setattr(fleet, "refuse_check_in", lambda context: None)).start()
+    run_for(device, stop, 20)
+    assert fleet.uploads == 1
+
+
+def test_refused_work_is_given_back_and_not_repeated_in_a_tight_loop(scene: Scene) -> None:
+    fleet, device, stop = scene
+    fleet.refuse_upload = refusing(grpc.StatusCode.INVALID_ARGUMENT, "not-finite")
+    run_for(device, stop, 3)
+    assert fleet.uploads == len(fleet.failures) <= 5
+    assert {failure.code for failure in fleet.failures} == {"not-finite"}
+
+
+def test_a_late_update_is_dropped_without_a_report(scene: Scene) -> None:
+    fleet, device, stop = scene
+    fleet.refuse_upload = refusing(grpc.StatusCode.FAILED_PRECONDITION, "round-closed")
+    run_for(device, stop, 1.5)
+    assert fleet.uploads >= 1
+    assert fleet.failures == []
+
+
+def test_a_run_that_diverges_is_given_back(scene: Scene) -> None:
+    fleet, device, stop = scene
+    fleet.plan = TrainingPlan(local_steps=3, batch_size=2, learning_rate=1e38, saved_learning_rate=1e38, clip_norm=0)
+    run_for(device, stop, 2)
+    assert fleet.uploads == 0
+    assert fleet.failures[0].code == "diverged"
+    assert str(Path.home()) not in fleet.failures[0].reason
+
+
+def test_a_server_that_does_not_answer_does_not_hold_up_the_end() -> None:
+    """A listening socket that nobody serves: the call hangs, and closing the client ends it."""
+    stop, ended = threading.Event(), threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = FleetClient(f"127.0.0.1:{silent.getsockname()[1]}", "0" * 32, stop)
+
+        def call() -> None:
+            with pytest.raises(Stopped, match="stopping"):
+                client.check_in("one", pb.Capabilities(head_budget=1.0))
+            ended.set()
+
+        caller = threading.Thread(target=call)
+        caller.start()
+        time.sleep(0.5)
+        assert not ended.is_set()
+        stop.set()
+        client.close()
+        caller.join(10)
+        assert ended.is_set()

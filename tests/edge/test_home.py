@@ -1,0 +1,98 @@
+"""What a device keeps, against a server that is up to no good."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from edge.home import Home
+from ravan.bundle import MANIFEST, Bundle
+from ravan.errors import BundleError, EnvironmentProblem
+from ravan.files import new_folder
+
+
+class Served:
+    """Stands where the client's connection does: hands out a bundle's files as a server would, or worse."""
+
+    def __init__(self, bundle: Bundle, change: Callable[[str, bytes], bytes] = lambda name, data: data) -> None:
+        self.fetched: list[tuple[str, int]] = []
+        self._bundle = bundle
+        self._change = change
+
+    def fetch_file(self, bundle_id: str, file: str, write: Callable[[bytes], object], offset: int, size: int) -> None:
+        self.fetched.append((file, offset))
+        data = self._bundle.manifest.to_json().encode() if file == MANIFEST else self._bundle.path(file).read_bytes()
+        write(self._change(file, data)[offset:])
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    with closing(Home(tmp_path / "home")) as opened:
+        yield opened
+
+
+def bundle_id(bundle: Bundle) -> str:
+    return bundle.manifest.bundle_id
+
+
+def test_a_bundle_is_fetched_once(home: Home, bundle: Bundle) -> None:
+    server = Served(bundle)
+    for _ in range(2):
+        assert home.bundle(server, bundle_id(bundle)).manifest == bundle.manifest  # type: ignore[arg-type]
+    assert len(server.fetched) == 1 + len(bundle.manifest.files)
+
+
+def test_a_download_goes_on_where_it_was_cut_off(home: Home, bundle: Bundle, tmp_path: Path) -> None:
+    partial = tmp_path / "home" / "bundles" / f"{bundle_id(bundle)}.partial"
+    partial.mkdir()
+    (partial / "weights.bin").write_bytes(bundle.path("weights.bin").read_bytes()[:1000])
+    server = Served(bundle)
+    home.bundle(server, bundle_id(bundle))  # type: ignore[arg-type]
+    assert ("weights.bin", 1000) in server.fetched
+
+
+def test_other_bytes_than_the_manifest_promises_are_refused(home: Home, bundle: Bundle, tmp_path: Path) -> None:
+    server = Served(bundle, lambda name, data: data[::-1] if name == "train.onnx" else data)
+    with pytest.raises(BundleError, match=r"train\.onnx in the bundle"):
+        home.bundle(server, bundle_id(bundle))  # type: ignore[arg-type]
+    assert not (tmp_path / "home" / "bundles" / bundle_id(bundle)).exists()
+    assert home.bundle(Served(bundle), bundle_id(bundle))  # type: ignore[arg-type]
+
+
+def test_another_manifest_is_refused(home: Home, bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="not the one of this bundle"):
+        home.bundle(Served(bundle), "0" * 64)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["../../victim", "{absolute}", "", ".", "0" * 63, "G" * 64])
+def test_a_server_cannot_name_a_folder_of_the_device(home: Home, bundle: Bundle, tmp_path: Path, name: str) -> None:
+    with new_folder(tmp_path / "victim") as victim:
+        (victim / "precious").write_text("x")
+    with pytest.raises(BundleError, match="no sha256"):
+        home.bundle(Served(bundle), name.format(absolute=tmp_path / "victim"))  # type: ignore[arg-type]
+    assert (tmp_path / "victim" / "precious").exists()
+
+
+def test_each_name_keeps_an_identity_of_its_own(home: Home) -> None:
+    names = ["a b", "a_b", "..", ".", "a/b", "x" * 300, "ü", ""]
+    ids = [home.device_id(name) for name in names]
+    assert len(set(ids)) == len(names)
+    assert ids == [home.device_id(name) for name in names]
+    assert all(len(i) == 32 and set(i) <= set("0123456789abcdef") for i in ids)
+
+
+def test_one_client_uses_a_home_at_a_time(tmp_path: Path, home: Home) -> None:
+    with pytest.raises(EnvironmentProblem, match="Another client uses"):
+        Home(tmp_path / "home")
+
+
+def test_devices_of_one_process_fetch_a_bundle_once(home: Home, bundle: Bundle) -> None:
+    server = Served(bundle)
+    threads = [threading.Thread(target=home.bundle, args=(server, bundle_id(bundle))) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(server.fetched) == 1 + len(bundle.manifest.files)
