@@ -29,7 +29,7 @@ from server.serving import control_address
 from server.tables import run_table, size
 
 ROOT = Path(__file__).resolve().parent.parent
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 BUDGETS = (1.0, 1.0, 0.5, 0.25)
 """Share of the heads that the devices of each client process train; the last are the weakest."""
 
@@ -45,14 +45,15 @@ class DemoSettings(Settings):
     held_out: PositiveInt = Field(1000, description="Held-out documents to evaluate on.")
     devices: PositiveInt = Field(20, description="Devices that the documents are split over.")
     processes: PositiveInt = Field(4, description="Client processes that play the devices.")
-    clients_per_round: PositiveInt = Field(4, description="Devices that train in a round.")
-    rounds: PositiveInt = Field(12, description="Rounds.")
+    clients_per_round: PositiveInt = Field(5, description="Devices that train in a round.")
+    rounds: PositiveInt = Field(10, description="Rounds.")
     evaluate_every: PositiveInt = Field(2, description="Evaluate after every so many rounds, and the last.")
     alpha: float = Field(0.3, gt=0, description="Dirichlet parameter of the split; smaller is less alike.")
     heads: PositiveInt = Field(4, description="Heads.")
     rank: PositiveInt = Field(48, description="Rank of a head.")
     max_length: PositiveInt = Field(96, description="Longest sequence, tokens.")
     local_steps: PositiveInt = Field(8, description="Mini-batches a device trains in a round.")
+    learning_rate_decay: float = Field(0.88, gt=0, le=1, description="Factor on the rates from round to round.")
     seed: int = Field(0, ge=0, description="Of the split, the bases and the run.")
     out: Path = Field(ROOT / "demo" / "out", description="Folder for everything the demo writes; emptied first.")
     edge_python: Path = Field(ROOT / ".venv-edge/bin/python", description="Python of the edge environment.")
@@ -182,6 +183,7 @@ def train(settings: DemoSettings, paths: Paths, shards: list[Path]) -> pb.Run:
             "min_devices": len(shards),
             "local_steps": settings.local_steps,
             "evaluate_every": settings.evaluate_every,
+            "learning_rate_decay": settings.learning_rate_decay,
             "poll_min": 0.3,
             "poll_max": 1.0,
             "seed": settings.seed,

@@ -10,6 +10,8 @@ from ravan.bundle import Bundle
 from ravan.spec import Init
 from ravan.update import largest_size
 
+SHOWN = 4  # entries of a list; JSON gives all
+
 
 def facts(bundle: Bundle) -> dict[str, Any]:
     """What a user wants to know of a bundle."""
@@ -60,7 +62,8 @@ def describe(bundle: Bundle) -> RenderableType:
 def _plain(value: object) -> str:
     match value:
         case list():
-            return f"{len(value)}: {', '.join(map(str, value))}" if len(value) > 1 else ", ".join(map(str, value))
+            shown = [*value[:2], "...", value[-1]] if len(value) > SHOWN else value
+            return f"{len(value)}: {', '.join(map(str, shown))}" if value else "none"
         case dict():
             return ", ".join(f"{k} {v:.1e}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
         case int():

@@ -120,7 +120,7 @@ def _write(options: TextClassifierOptions, folder: Path, progress: Progress) -> 
         pad_id=pad_id,
         files={name: describe_file(folder / name) for name in DEVICE_FILES},
         source_files=_entries(folder, SOURCE),
-        model=Path(options.model).name,
+        model="/".join(Path(options.model).parts[-2:]),
         versions={name: version(name) for name in ("ravan-fl", "torch", "transformers", "onnx", "onnxruntime")},
         verification={
             "loss": verification.loss,

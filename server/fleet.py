@@ -206,7 +206,7 @@ class Fleet(rpc.FleetServicer):
         return pb.Task(
             binding=binding,
             adapter_size=self._storage.adapters.path(current.base_adapter).stat().st_size,
-            plan=plan_to_proto(run.options.plan),
+            plan=plan_to_proto(run.options.plan(current.number)),
             deadline_seconds=max((current.deadline or 0) - self._clock(), 0),
         )
 

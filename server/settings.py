@@ -1,6 +1,7 @@
 """Settings of the server process and of a run."""
 
 import os
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
@@ -53,6 +54,7 @@ class RunOptions(BaseModel):
     optimizer: OptimizerName = Field(OptimizerName.ADAMW, description="adamw or sgd.")
     learning_rate: float = Field(2e-3, gt=0, description="For H and s.")
     saved_learning_rate: float = Field(2e-3, gt=0, description="For modules trained whole.")
+    learning_rate_decay: float = Field(1.0, gt=0, le=1, description="Factor on both rates from round to round.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD.")
     clip_norm: float = Field(1.0, ge=0, description="Largest norm of the whole gradient; 0 for no clipping.")
@@ -69,10 +71,15 @@ class RunOptions(BaseModel):
             raise ValueError("min_updates must not exceed clients_per_round")
         return self
 
-    @property
-    def plan(self) -> TrainingPlan:
-        """What a client is told."""
-        return TrainingPlan(**{name: getattr(self, name) for name in TrainingPlan.__dataclass_fields__})
+    def plan(self, round_number: int = 1) -> TrainingPlan:
+        """What a client of this round is told; the learning rates decay from round to round."""
+        plan = TrainingPlan(**{name: getattr(self, name) for name in TrainingPlan.__dataclass_fields__})
+        factor = self.learning_rate_decay ** (round_number - 1)
+        return replace(
+            plan,
+            learning_rate=factor * plan.learning_rate,
+            saved_learning_rate=factor * plan.saved_learning_rate,
+        )
 
 
 class RunSettings(Settings, RunOptions):

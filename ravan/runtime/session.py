@@ -112,10 +112,10 @@ class Evaluator:
         for batch in batches:
             feed: Batch = {**batch, TRAINABLES: trainables}
             mean, weight, hits = run_session(self._session, [LOSS, WEIGHT, CORRECT], feed)
-            loss, correct, examples = loss + mean * weight, correct + hits, examples + weight
+            loss, correct, examples = loss + float(mean * weight), correct + float(hits), examples + float(weight)
         if not examples:
             return Evaluation(float("nan"), float("nan"), 0)
-        return Evaluation(float(loss / examples), float(correct / examples), int(examples))
+        return Evaluation(loss / examples, correct / examples, int(examples))
 
     def logits(self, trainables: Vector, batch: Batch) -> Vector:
         """Logits of one batch, [batch, classes]."""

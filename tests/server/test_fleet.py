@@ -43,7 +43,7 @@ def test_a_round_from_check_in_to_the_published_mean(bundle: Bundle, tmp_path: P
         await host.begin()
         tasks = await host.tasks([A, B])
         assert sorted(tasks) == [A, B]
-        assert plan_from_proto(tasks[A].plan) == RunOptions().plan
+        assert plan_from_proto(tasks[A].plan) == RunOptions().plan()
         adapter = b"".join([m.data async for m in host.fleet.FetchAdapter(fetch(A, tasks[A].binding))])
         assert len(adapter) == tasks[A].adapter_size
         assert hashlib.sha256(adapter).hexdigest() == tasks[A].binding.base_adapter

@@ -199,3 +199,9 @@ def test_a_clock_that_jumps_back_hides_no_run(bundle: Bundle, tmp_path: Path) ->
             assert answer.wait.min_seconds == pytest.approx(second.options.poll_min)
 
     asyncio.run(scene())
+
+
+def test_the_learning_rates_decay_from_round_to_round() -> None:
+    options = RunOptions(learning_rate=0.4, saved_learning_rate=0.8, learning_rate_decay=0.5)
+    assert (options.plan(1).learning_rate, options.plan(1).saved_learning_rate) == (0.4, 0.8)
+    assert (options.plan(3).learning_rate, options.plan(3).saved_learning_rate) == (0.1, 0.2)
