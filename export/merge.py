@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from export.forward import export_plain
-from export.quiet import quiet_transformers
 from export.text_classifier import example_batch
+from export.transformers_io import load_classifier, load_tokenizer, quiet_transformers, save
 from ravan.bundle import SOURCE, Bundle, check_file
 from ravan.errors import ExportError
 from ravan.files import new_folder
@@ -51,14 +50,13 @@ def merge_bundle(bundle: Bundle, adapter: Path, out: Path, progress: Callable[[s
     trainables = read_adapter(adapter, spec).trainables(spec)
     with quiet_transformers(), new_folder(out) as folder:
         progress("merging")
-        model = _load(bundle.path(SOURCE))
+        model = load_classifier(bundle.path(SOURCE))
         inject(model, spec)
         write_trainables(model, spec, trainables)
         merge(model, spec)
-        model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(bundle.path(SOURCE)).save_pretrained(folder)
+        save(model, load_tokenizer(bundle.path(SOURCE)), folder)
         progress(f"exporting {INFERENCE}")
-        merged = _load(folder)
+        merged = load_classifier(folder)
         batch = example_batch(merged, (4, min(24, bundle.manifest.max_length)))
         export_plain(merged, batch, bundle.manifest.max_length, folder / INFERENCE)
         progress("comparing logits")
@@ -74,11 +72,3 @@ def merge_bundle(bundle: Bundle, adapter: Path, out: Path, progress: Callable[[s
                 "check that the adapter's values are of a sensible size."
             )
     return Merged(out, *differences)
-
-
-def _load(folder: Path) -> PreTrainedModel:
-    loaded: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-        folder, attn_implementation="eager", dtype=torch.float32
-    )
-    loaded.eval()
-    return loaded

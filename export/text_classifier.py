@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from export.architectures import Architecture, text_classifier_defaults
 from export.forward import export_forward
-from export.quiet import quiet_transformers
 from export.train_step import eval_graph, train_graph
+from export.transformers_io import load_classifier, load_tokenizer, quiet_transformers, save
 from export.verify import Verification, require, verify
 from export.weights import save_with_shared_weights
 from ravan.bundle import (
@@ -89,7 +89,7 @@ def export_text_classifier(options: TextClassifierOptions, out: Path, progress: 
 
 def _write(options: TextClassifierOptions, folder: Path, progress: Progress) -> Manifest:
     progress(f"loading {options.model}")
-    model = load_model(options.model, options.labels, options.seed)
+    model = load_classifier(options.model, options.labels, options.seed)
     longest = getattr(model.config, "max_position_embeddings", options.max_length)
     pad_id = _save_source(model, options, folder)
     defaults = Architecture(options.targets, options.saved)
@@ -133,40 +133,10 @@ def _write(options: TextClassifierOptions, folder: Path, progress: Progress) -> 
     return manifest
 
 
-def load_model(model: str, labels: tuple[str, ...], seed: int) -> PreTrainedModel:
-    """The model in float32 with a classifier for these labels; new modules are drawn from the seed.
-
-    Raises:
-        ExportError: transformers can't load it.
-    """
-    names = dict(enumerate(labels))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            loaded: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-                model,
-                config=AutoConfig.from_pretrained(model, id2label=names, label2id={v: k for k, v in names.items()}),
-                attn_implementation="eager",  # plain products and softmax, which the exporter turns into plain ONNX
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,
-            )
-            loaded.eval()
-            return loaded
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise ExportError(f"transformers can't load {model} ({reason}): give a model folder or hub id.") from error
-
-
 def _save_source(model: PreTrainedModel, options: TextClassifierOptions, folder: Path) -> int:
     """Saves model and tokenizer as transformers does, for merge; returns the pad token's id."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(options.model)
-    except (OSError, ValueError, KeyError) as error:
-        raise ExportError(
-            f"{options.model} has no tokenizer that transformers can load: add its tokenizer.json."
-        ) from error
-    model.save_pretrained(folder / SOURCE)
-    tokenizer.save_pretrained(folder / SOURCE)
+    tokenizer = load_tokenizer(options.model)
+    save(model, tokenizer, folder / SOURCE)
     if not (folder / SOURCE / TOKENIZER).is_file() or tokenizer.pad_token_id is None:
         raise ExportError(f"{options.model} needs a fast tokenizer with a pad token: convert its tokenizer first.")
     shutil.copyfile(folder / SOURCE / TOKENIZER, folder / TOKENIZER)

@@ -11,7 +11,7 @@ import grpc
 from protos.ravan.v1 import control_pb2 as pb
 from protos.ravan.v1 import control_pb2_grpc as rpc
 from ravan.errors import RavanError, Unreachable
-from ravan.rpc.transfer import CONTROL_OPTIONS
+from ravan.rpc.transfer import CODE_KEY, CONTROL_OPTIONS
 from server.report import report_devices, report_run
 from server.sql_state import DATABASE, open_sqlite
 
@@ -79,7 +79,8 @@ def overview(address: str, state: Path) -> tuple[list[pb.Run], list[pb.Device], 
 
 def _explain(error: grpc.RpcError, address: str) -> RavanError:
     call = cast(grpc.Call, error)
-    if call.code() is grpc.StatusCode.UNAVAILABLE:
+    refused = dict(call.trailing_metadata() or ()).get(CODE_KEY)
+    if call.code() is grpc.StatusCode.UNAVAILABLE and not refused:
         return Unreachable(f"No server answers at {address}: start one with ravan-server serve, or set --control.")
     if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return RavanError(f"The server at {address} is too busy to answer: try again.")

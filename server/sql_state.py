@@ -22,13 +22,15 @@ _BUSY = [RunState.ACTIVE, RunState.PAUSED]
 _OPEN = [RoundState.SELECTING, RoundState.COLLECTING, RoundState.AGGREGATING]
 
 
-def open_sqlite(folder: Path) -> "SqlState":
+def open_sqlite(folder: Path, patience: float = 30) -> "SqlState":
     """The state in ``folder/state.sqlite``: write-ahead log, and every commit synced before it returns.
+
+    A database locked by another program is waited for, ``patience`` seconds.
 
     Raises:
         EnvironmentProblem: the folder can't be written, or the file is no database.
     """
-    engine = create_engine(URL.create("sqlite", database=str(folder / DATABASE)), connect_args={"timeout": 30})
+    engine = create_engine(URL.create("sqlite", database=str(folder / DATABASE)), connect_args={"timeout": patience})
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from export import architectures
 from export.architectures import Architecture
@@ -204,3 +205,14 @@ def test_an_adapter_too_large_to_merge_exactly_is_refused(bundle: Bundle, tmp_pa
     with pytest.raises(ExportError, match="logits are off by"):
         merge_bundle(bundle, tmp_path / "adapter.safetensors", tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    options: TextClassifierOptions, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full)
+    with pytest.raises(EnvironmentProblem, match="No space left on device"):
+        export_text_classifier(options, out)

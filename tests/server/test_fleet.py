@@ -331,6 +331,27 @@ def test_a_refused_rival_of_a_counted_update_leaves_no_bytes(bundle: Bundle, tmp
     played(bundle, tmp_path, play)
 
 
+def test_a_full_disk_refuses_an_update_with_its_reason_and_takes_it_later(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play(host: Host) -> None:
+        await host.begin()
+        binding = (await host.tasks([A, B]))[A].binding
+        with monkeypatch.context() as broken:
+
+            def full(_: int) -> None:
+                raise OSError(28, "No space left on device")
+
+            broken.setattr("ravan.files.os.fsync", full)
+            code, status, sentence = await refusal(host.upload(A, binding, host.update(0)))
+        assert (code, status) == ("environment", "UNAVAILABLE")
+        assert "free some space" in sentence
+        await nothing_stored(host, tmp_path)
+        assert await host.upload(A, binding, host.update(0))
+
+    played(bundle, tmp_path, play)
+
+
 def test_control_characters_of_a_device_never_reach_the_operator(bundle: Bundle, tmp_path: Path) -> None:
     async def play(host: Host) -> None:
         capabilities = pb.Capabilities(head_budget=1.0)
