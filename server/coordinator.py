@@ -214,11 +214,8 @@ class Coordinator:
             )
 
     async def _resume(self) -> None:
-        """After a restart: drops updates that no part names, and gives a collecting round its whole time again."""
+        """After a restart, a collecting round gets its whole time again."""
         call, state = self._storage.call, self._storage.state
-        parts = [part for run in await call(state.runs) for part in await call(state.assignments, run.run_id)]
-        for unnamed in set(self._storage.updates.names()) - {part.sha256 for part in parts}:
-            self._storage.updates.drop(unnamed)  # its receipt was never given
         run = await call(state.active_run)
         if run:
             log.info("run resumed", run=run.run_id, state=str(run.state))

@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from weakref import WeakValueDictionary
 
 import structlog
 
@@ -51,7 +50,6 @@ class Fleet(rpc.FleetServicer):
         self._storage = storage
         self._coordinator = coordinator
         self._clock = clock
-        self._uploads: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @guarded
     async def CheckIn(self, request: pb.CheckInRequest, context: Context) -> pb.CheckInResponse:
@@ -147,9 +145,8 @@ class Fleet(rpc.FleetServicer):
     @asynccontextmanager
     async def _turn(self, part: Assignment) -> AsyncIterator[None]:
         """One upload of a part at a time, within a bounded time."""
-        lock = self._uploads.setdefault(part.receipt, asyncio.Lock())
         try:
-            async with asyncio.timeout(UPLOAD_SECONDS), lock:
+            async with asyncio.timeout(UPLOAD_SECONDS), self._storage.hold(part.receipt):
                 yield
         except TimeoutError:
             raise TooSlow(f"The upload took over {UPLOAD_SECONDS:.0f} s: send it again on a better line.") from None
@@ -174,15 +171,16 @@ class Fleet(rpc.FleetServicer):
 
     async def _count(self, received: Assignment, data: bytes) -> None:
         """Stores the bytes, then the row; if the row is refused the bytes go again, unless another part has them."""
-        state, updates = self._storage.state, self._storage.updates
-        stored = await asyncio.to_thread(updates.put, data)
-        try:
-            await self._storage.call(state.receive, received)
-        except Refusal:
-            parts = await self._storage.call(state.assignments, received.run_id)
-            if stored not in {part.sha256 for part in parts}:
-                updates.drop(stored)
-            raise
+        call, state, updates, sha256 = self._storage.call, self._storage.state, self._storage.updates, received.sha256
+        assert sha256 is not None
+        async with self._storage.hold(sha256):
+            await asyncio.to_thread(updates.put, data)
+            try:
+                await call(state.receive, received)
+            except Refusal:
+                if not await call(state.names_update, sha256):
+                    updates.drop(sha256)
+                raise
 
     @guarded
     async def ReportFailure(self, request: pb.ReportFailureRequest, context: Context) -> pb.ReportFailureResponse:

@@ -83,10 +83,10 @@ class Publisher:
     async def _drop_old_updates(self, run: Run, number: int) -> None:
         old = number - run.options.keep_updates
         parts = await self._storage.call(self._storage.state.assignments, run.run_id)
-        needed = {part.sha256 for part in parts if part.round > old}
-        for part in parts:
-            if part.round <= old and part.sha256 and part.sha256 not in needed:
-                self._storage.updates.drop(part.sha256)
+        for sha256 in {part.sha256 for part in parts if part.round <= old and part.sha256}:
+            async with self._storage.hold(sha256):
+                if not await self._storage.call(self._storage.state.names_update, sha256, run.run_id, old):
+                    self._storage.updates.drop(sha256)
 
 
 def best_round(rounds: Sequence[Round]) -> Round | None:

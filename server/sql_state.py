@@ -174,6 +174,10 @@ class SqlState:
             values = {k: v for k, v in _assignment_row(received).items() if k in changed}
             db.execute(update(assignments).where(part).values(values))
 
+    def names_update(self, sha256: str, run_id: str = "", after: int = 0) -> bool:
+        left_out = (assignments.c.run_id == run_id) & (assignments.c.round <= after)
+        return self._first(select(assignments.c.round).where(assignments.c.sha256 == sha256, ~left_out)) is not None
+
     def fail(self, run_id: str, number: int, device_id: str, failure: str) -> None:
         part = _is_part(run_id, number, device_id)
         with self._transaction() as db:

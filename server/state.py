@@ -95,6 +95,10 @@ class State(Protocol):
             Conflict: another update by this device is counted already.
         """
 
+    def names_update(self, sha256: str, run_id: str = "", after: int = 0) -> bool:
+        """Whether any part counts this update, leaving out the parts of one run's rounds up to ``after``."""
+        ...
+
     def fail(self, run_id: str, number: int, device_id: str, failure: str) -> None:
         """Gives a device's part back, unless its update is counted already."""
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
+from weakref import WeakValueDictionary
 
 from ravan.files import lock_folder
 from server.blobs import Blobs
@@ -36,10 +37,18 @@ class Storage:
         self.updates, self.adapters = Blobs(folder / "updates"), Blobs(folder / "adapters")
         self.state: State = open_sqlite(folder)
         self._database = ThreadPoolExecutor(1, "database")
+        self._held: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        for sha256 in self.updates.names():  # of uploads that a crash cut off before their receipt
+            if not self.state.names_update(sha256):
+                self.updates.drop(sha256)
 
     def adapter_path(self, run_id: str, *, best: bool) -> Path:
         """Where a run's best or last adapter is published."""
         return self.folder / "published" / run_id / ("best.safetensors" if best else "last.safetensors")
+
+    def hold(self, key: str) -> asyncio.Lock:
+        """The lock for one upload or blob: who stores or drops it does so alone."""
+        return self._held.setdefault(key, asyncio.Lock())
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a method of the state on its own thread, so that a commit never holds up other calls."""

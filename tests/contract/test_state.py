@@ -210,3 +210,12 @@ def test_bytes_add_up(collecting: State) -> None:
     for _ in range(3):
         collecting.count_bytes_down("run-1", 1, A, 2**31)
     assert [p.bytes_down for p in collecting.assignments("run-1")] == [3 * 2**31, 0]
+
+
+def test_an_update_is_named_by_its_parts(collecting: State) -> None:
+    assert not collecting.names_update("d" * 64)
+    collecting.receive(part(A).received("d" * 64, 1000, REPORT))
+    assert collecting.names_update("d" * 64)
+    assert collecting.names_update("d" * 64, "run-1", 0)
+    assert not collecting.names_update("d" * 64, "run-1", 1)
+    assert collecting.names_update("d" * 64, "run-2", 1)
