@@ -166,9 +166,8 @@ class Device:
             size=len(data),
             report=report,
         )
-        receipt = self._client.upload(header, data)
+        self._client.upload(header, data)
         self._progress.uploaded(self._options.name, task.binding.round, len(data), local.last_loss)
-        self._log.debug("receipt", receipt=receipt)
 
     def _give_back(self, task: pb.Task, code: str) -> None:
         try:

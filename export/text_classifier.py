@@ -120,7 +120,7 @@ def _write(options: TextClassifierOptions, folder: Path, progress: Progress) -> 
         pad_id=pad_id,
         files={name: describe_file(folder / name) for name in DEVICE_FILES},
         source_files=_entries(folder, SOURCE),
-        model="/".join(Path(options.model).parts[-2:]),
+        model=Path(options.model).name if Path(options.model).is_dir() else options.model,
         versions={name: version(name) for name in ("ravan-fl", "torch", "transformers", "onnx", "onnxruntime")},
         verification={
             "loss": verification.loss,
