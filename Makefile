@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP_VERSION := 26.3
 PACKAGES := edge export protos ravan server
 
-.PHONY: setup demo test check format protos clean
+.PHONY: setup demo test check bench format protos clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready $(EDGE_VENV)/.ready
@@ -41,6 +41,11 @@ check: setup
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_protos.py
 	$(BIN)/python scripts/check_docs.py
+
+# Our training step beside PyTorch + PEFT LoRA; takes about five minutes on an idle machine.
+bench: setup
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/train_step.py $(ARGS)
 
 format: setup
 	$(BIN)/ruff check --fix-only .

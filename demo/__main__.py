@@ -20,7 +20,7 @@ from demo.exactness import exactness, last_round
 from demo.plot import plot_accuracy
 from demo.processes import has_module, running, wait_for
 from protos.ravan.v1 import control_pb2 as pb
-from ravan.bundle import Bundle, open_bundle
+from ravan.bundle import Bundle, Precision, open_bundle
 from ravan.cli.errors import run as run_app
 from ravan.cli.settings import Settings, command
 from ravan.errors import EnvironmentProblem, SettingsError
@@ -54,6 +54,7 @@ class DemoSettings(Settings):
     max_length: PositiveInt = Field(96, description="Longest sequence, tokens.")
     local_steps: PositiveInt = Field(8, description="Mini-batches a device trains in a round.")
     learning_rate_decay: float = Field(0.88, gt=0, le=1, description="Factor on the rates from round to round.")
+    precision: Precision = Field(Precision.FP32, description="Of the devices' frozen products: fp32 or int8.")
     seed: int = Field(0, ge=0, description="Of the split, the bases and the run.")
     out: Path = Field(ROOT / "demo" / "out", description="Folder for everything the demo writes; emptied first.")
     edge_python: Path = Field(ROOT / ".venv-edge/bin/python", description="Python of the edge environment.")
@@ -164,7 +165,7 @@ def export_bundle(settings: DemoSettings, paths: Paths, corpus: Corpus) -> None:
 
         model = str(get_model_path())
     options = ["--heads", settings.heads, "--rank", settings.rank, "--max-length", settings.max_length]
-    options += ["--seed", settings.seed, "--labels", labels, "--out", paths.bundle]
+    options += ["--precision", settings.precision, "--seed", settings.seed, "--labels", labels, "--out", paths.bundle]
     ravan_export("text-classifier", model, *options)
 
 

@@ -1,14 +1,20 @@
 """ravan-edge: train on private data and share only s_i H_i."""
 
+import json
 import signal
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
 
 import structlog
 import typer
 from rich.console import Console
+from rich.table import Table
 
+from edge.bench import PRESETS, measure
 from edge.device import Device, DeviceOptions
 from edge.errors import Stopped
 from edge.fleet_client import FleetClient
@@ -16,20 +22,19 @@ from edge.home import Home
 from edge.progress import progress_for
 from edge.settings import EdgeSettings
 from edge.workshop import Workshop
+from ravan.bundle import open_bundle
 from ravan.cli.errors import run as run_app
 from ravan.cli.logs import configure_logs
+from ravan.cli.output import Format
 from ravan.cli.settings import command
 from ravan.errors import RavanError, SettingsError
 from ravan.runtime.session import RuntimeOptions
 
 log = structlog.get_logger()
+
+
 CHECK_SECONDS = 0.2
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
-
-
-@app.callback()
-def _commands() -> None:
-    """ravan-edge: train on private data and share only s_i H_i."""
 
 
 @app.command()
@@ -54,6 +59,33 @@ def run(settings: EdgeSettings) -> None:
         _finish(running, clients, stop)
 
 
+@app.command()
+def bench(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.")],
+    batch: Annotated[int, typer.Option(min=1, help="Examples of a mini-batch.")] = 8,
+    length: Annotated[int, typer.Option(min=2, help="Tokens of an example; the bundle's longest at most.")] = 128,
+    steps: Annotated[int, typer.Option(min=1, help="Steps to take the median of.")] = 10,
+    output: Annotated[Format, typer.Option("--format", help="text or json.")] = Format.TEXT,
+) -> None:
+    """Measure a training step on this device: time, tokens, memory, per preset."""
+    length = min(length, open_bundle(bundle).manifest.max_length)
+    measured = [measure(bundle, preset, batch, length, steps) for preset in PRESETS]
+    if output is Format.JSON:
+        print(json.dumps([asdict(m) | asdict(PRESETS[m.preset]) for m in measured], indent=2))
+        return
+    table = Table(
+        "preset", "threads", "tokens at a time", "load s", "step ms", "tokens/s", "peak MB", "loaded MB", box=None
+    )
+    for m in measured:
+        preset = PRESETS[m.preset]
+        figures = [m.load_seconds, 1e3 * m.step_seconds, m.tokens_per_second]
+        memory = [m.peak_memory_bytes / 1e6, m.loaded_memory_bytes / 1e6]
+        shown = [f"{figures[0]:.2f}", *(f"{figure:,.0f}" for figure in [*figures[1:], *memory])]
+        table.add_row(m.preset, str(preset.threads or "all"), str(preset.micro_batch), *shown)
+    Console().print(f"{batch} x {length} tokens, median of {steps} steps")
+    Console().print(table)
+
+
 def device_options(settings: EdgeSettings) -> list[DeviceOptions]:
     """One device for each data file, named by the setting or after the file.
 
@@ -66,7 +98,7 @@ def device_options(settings: EdgeSettings) -> list[DeviceOptions]:
     if len(set(names)) < len(names):
         raise SettingsError("Two data files have the same name, which names the device: rename one.")
     return [
-        DeviceOptions(name, path, settings.heads, settings.skip_bad, settings.until_finished)
+        DeviceOptions(name, path, settings.heads, settings.micro_batch, settings.skip_bad, settings.until_finished)
         for name, path in zip(names, settings.data, strict=True)
     ]
 

@@ -35,11 +35,12 @@ WITHHELD = "The device's own log says why."
 
 @dataclass(frozen=True)
 class DeviceOptions:
-    """What makes one device: its data file, name and share of the heads it trains."""
+    """What makes one device: its data file, name, share of the heads, and most tokens in memory at a time."""
 
     name: str
     data: Path
     head_budget: float = 1.0
+    micro_batch: int = 1024
     skip_bad: bool = False
     until_finished: bool = False
 
@@ -139,7 +140,7 @@ class Device:
         base = decode(spec, received)
         trainer, text = self._workshop.tools(bundle)
         generator = run_generator(plan, binding.round, self._client.device_id)
-        batches = mini_batches(text, data.examples, plan.batch_size, generator)
+        batches = mini_batches(text, data.examples, plan.batch_size, self._options.micro_batch, generator)
         with self._progress.training(self._options.name, binding.round, plan.local_steps) as show:
 
             def on_step(step: int, loss: float) -> None:

@@ -24,6 +24,9 @@ class EdgeSettings(Settings):
     spinning: bool = Field(
         default=False, description="Keep threads spinning between operators: faster, and rude to others."
     )
+    micro_batch: NonNegativeInt = Field(
+        1024, description="Most tokens computed at a time: less memory, the same gradient; 0 for whole batches."
+    )
     skip_bad: bool = Field(
         default=False, description="Leave out lines that hold no example instead of refusing the file."
     )

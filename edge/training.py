@@ -52,7 +52,7 @@ def train_locally(
     trainer: Trainer,
     spec: AdapterSpec,
     base: Update,
-    batches: Iterator[Batch],
+    batches: Iterator[Sequence[Batch]],
     plan: TrainingPlan,
     head_budget: float,
     generator: np.random.Generator,
@@ -70,13 +70,13 @@ def train_locally(
     k = heads_for_budget(head_budget, spec.heads)
     gradient = np.zeros(spec.size, np.float32)
     if plan.head_scoring is Scoring.GRADIENT and k < spec.heads:
-        gradient = _finite(trainer(trainables, next(batches)), 0).gradients
+        gradient = _finite(accumulate(trainer, trainables, next(batches)), 0).gradients
     heads = select_heads(score_heads(plan.head_scoring, spec, trainables, gradient, generator), k, generator)
     trained = trained_mask(spec, heads)
     optimizer = make_optimizer(plan, learning_rates(spec, plan, trained))
     losses = []
     for step in range(1, plan.local_steps + 1):
-        result = _finite(trainer(trainables, next(batches)), step)
+        result = _finite(accumulate(trainer, trainables, next(batches)), step)
         gradient = np.where(trained, result.gradients, np.float32(0))
         clip(gradient, plan.clip_norm)
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found by the next check
@@ -90,16 +90,34 @@ def train_locally(
     return LocalRun(update, tuple(losses), time.monotonic() - began, k)
 
 
+def accumulate(trainer: Trainer, trainables: Vector, parts: Sequence[Batch]) -> StepResult:
+    """Loss and gradient of a mini-batch from its parts: their means, weighted by their examples.
+
+    The same as of the whole within rounding, with one part's activations in memory at a time.
+    """
+    results = [trainer(trainables, part) for part in parts]
+    if len(results) == 1:
+        return results[0]
+    weight = sum(result.weight for result in results)
+    gradients = np.zeros_like(results[0].gradients)
+    for result in results:
+        gradients += np.float32(result.weight / weight) * result.gradients
+    return StepResult(sum(r.loss * r.weight for r in results) / weight, weight, gradients)
+
+
 def mini_batches(
-    text: TextBatches, examples: Sequence[TextExample], size: int, generator: np.random.Generator
-) -> Iterator[Batch]:
-    """Endless mini-batches: every example once in random order, then again in another order."""
+    text: TextBatches, examples: Sequence[TextExample], size: int, tokens: int, generator: np.random.Generator
+) -> Iterator[Sequence[Batch]]:
+    """Endless mini-batches, each in parts of at most ``tokens`` padded tokens (0: in one).
+
+    Every example comes once in random order, then again in another order.
+    """
     order: list[int] = []
     while True:
         while len(order) < size:
             order += generator.permutation(len(examples)).tolist()
         chosen, order = [examples[i] for i in order[:size]], order[size:]
-        yield text.batch(text.encode(chosen), [example.label for example in chosen])
+        yield text.micro_batches(chosen, tokens)
 
 
 def run_generator(plan: TrainingPlan, round_number: int, device_id: str) -> np.random.Generator:

@@ -1,7 +1,6 @@
 """ravan-export: make, inspect and merge training bundles."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,21 +9,15 @@ from pydantic import Field, PositiveInt
 from pydantic_settings import SettingsConfigDict
 from rich.console import Console
 
-from ravan.bundle import open_bundle
+from ravan.bundle import Precision, open_bundle
 from ravan.cli.errors import run
+from ravan.cli.output import Format
 from ravan.cli.settings import Settings, argument, command
 from ravan.errors import SettingsError
 from ravan.spec import Init
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console(highlight=False)
-
-
-class Format(StrEnum):
-    """How a command prints its result."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 class TextClassifierSettings(Settings):
@@ -43,6 +36,7 @@ class TextClassifierSettings(Settings):
     target: tuple[str, ...] = Field((), description="Linear layers to adapt, by name or pattern; may be repeated.")
     train: tuple[str, ...] = Field((), description="Modules to train whole, by name or pattern; may be repeated.")
     max_length: int = Field(128, ge=2, description="Longest sequence, tokens.")
+    precision: Precision = Field(Precision.FP32, description="Of the frozen products: fp32, or the faster int8.")
     tolerance: float = Field(1e-4, gt=0, description="Largest accepted relative difference to torch's gradients.")
 
 
@@ -67,6 +61,7 @@ def text_classifier(settings: TextClassifierSettings) -> None:
             targets=settings.target,
             saved=settings.train,
             max_length=settings.max_length,
+            precision=settings.precision,
             tolerance=settings.tolerance,
         )
         bundle = export_text_classifier(options, settings.out, lambda text: _step(status.update, text))

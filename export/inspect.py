@@ -22,6 +22,7 @@ def facts(bundle: Bundle) -> dict[str, Any]:
         "task": manifest.task,
         "labels": list(manifest.labels),
         "max_length": manifest.max_length,
+        "precision": str(manifest.precision),
         "adapted_layers": [layer.name for layer in spec.layers],
         "heads": spec.heads,
         "rank": spec.rank,
@@ -65,7 +66,7 @@ def _plain(value: object) -> str:
             shown = [*value[:2], "...", value[-1]] if len(value) > SHOWN else value
             return f"{len(value)}: {', '.join(map(str, shown))}" if value else "none"
         case dict():
-            return ", ".join(f"{k} {v:.1e}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
+            return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
         case int():
             return f"{value:,}"
         case _:

@@ -13,11 +13,13 @@ from export.autodiff import RULES, differentiate
 from export.autodiff.backward import dims
 from export.losses import classification_counts, cross_entropy
 from export.onnx_builder import Builder
+from export.quantize import quantize_frozen_products
+from ravan.bundle import Precision
 from ravan.runtime.names import CORRECT, GRADIENTS, LABELS, LOGITS, LOSS, TRAINABLES, WEIGHT
 from ravan.spec import AdapterSpec
 
 
-def train_graph(forward: ir.Model, spec: AdapterSpec) -> ir.Model:
+def train_graph(forward: ir.Model, spec: AdapterSpec, precision: Precision = Precision.FP32) -> ir.Model:
     """Loss and all gradients of one batch, as plain ONNX operators.
 
     Raises:
@@ -26,9 +28,12 @@ def train_graph(forward: ir.Model, spec: AdapterSpec) -> ir.Model:
     model = forward.clone()
     graph = model.graph
     trainables = _flat_trainables(graph, spec)
+    forward_nodes = set(graph)
     b = Builder(graph, "step")
     loss = cross_entropy(b, graph.outputs[0], _labels(graph))
     gradients = differentiate(graph, {graph.outputs[0]: loss.seed}, trainables, RULES)
+    if precision is Precision.INT8:
+        quantize_frozen_products(graph, gradients=set(graph) - forward_nodes)
     flat = b.op("Concat", *(b.op("Reshape", g, b.ints([-1])) for g in gradients), axis=0)
     graph.outputs.clear()
     for name, value, shape in ((LOSS, loss.value, []), (WEIGHT, loss.weight, []), (GRADIENTS, flat, [spec.size])):
@@ -36,11 +41,13 @@ def train_graph(forward: ir.Model, spec: AdapterSpec) -> ir.Model:
     return _finished(model)
 
 
-def eval_graph(forward: ir.Model, spec: AdapterSpec) -> ir.Model:
+def eval_graph(forward: ir.Model, spec: AdapterSpec, precision: Precision = Precision.FP32) -> ir.Model:
     """Logits, loss and counts of one batch."""
     model = forward.clone()
     graph = model.graph
     _flat_trainables(graph, spec)
+    if precision is Precision.INT8:
+        quantize_frozen_products(graph)
     logits = graph.outputs[0]
     loss, weight, correct = classification_counts(Builder(graph, "eval"), logits, _labels(graph))
     for name, value in ((LOSS, loss), (WEIGHT, weight), (CORRECT, correct)):

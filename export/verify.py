@@ -17,6 +17,25 @@ from ravan.spec import AdapterSpec
 from ravan.torch import named_trainables, read_trainables, write_trainables
 
 Feed = dict[str, np.ndarray]
+LEAST_COSINE = 0.95
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """Where train.onnx and eval.onnx are."""
+
+    train: Path
+    evaluate: Path
+
+
+@dataclass(frozen=True)
+class GraphOutputs:
+    """What both graphs gave for one batch: gradients flat, logits [batch, classes]."""
+
+    loss: float
+    gradients: np.ndarray
+    logits: np.ndarray
+    eval_loss: float
 
 
 @dataclass(frozen=True)
@@ -37,9 +56,9 @@ class Verification:
 
 
 def verify(
-    train: Path, evaluate: Path, model: nn.Module, spec: AdapterSpec, batch: Mapping[str, Tensor], labels: Tensor
+    graphs: Graphs, model: nn.Module, spec: AdapterSpec, batch: Mapping[str, Tensor], labels: Tensor
 ) -> Verification:
-    """Runs both graphs and torch on the same batch, at trainables moved away from their start.
+    """Runs both float graphs and torch on the same batch, at trainables moved away from their start.
 
     H = 0 would hide errors: there s has no gradient and B H A none either, so H and s are perturbed first.
     """
@@ -51,20 +70,35 @@ def verify(
         loss = F.cross_entropy(logits, labels)
         parameters = named_trainables(model, spec)
         gradients = torch.autograd.grad(loss, list(parameters.values()))
-        feed: Feed = {name: value.numpy() for name, value in batch.items()}
-        feed |= {LABELS: labels.numpy(), TRAINABLES: read_trainables(model, spec)}
-        step = dict(zip((LOSS, GRADIENTS), open_session(train).run([LOSS, GRADIENTS], feed), strict=True))
-        seen_logits, seen_loss = open_session(evaluate).run([LOGITS, LOSS], feed)
+        seen = run_graphs(graphs, feed_of(batch, labels, read_trainables(model, spec)))
     finally:
         write_trainables(model, spec, start)
-    errors = _gradient_errors(list(parameters), gradients, step[GRADIENTS])
+    errors = _gradient_errors(list(parameters), gradients, seen.gradients)
     worst = max(errors, key=errors.__getitem__)
     return Verification(
-        loss=max(abs(float(step[LOSS]) - loss.item()), abs(float(seen_loss) - loss.item())),
+        loss=max(abs(seen.loss - loss.item()), abs(seen.eval_loss - loss.item())),
         gradient=errors[worst],
         worst=worst,
-        logits=float(np.abs(seen_logits - logits.detach().numpy()).max()),
+        logits=float(np.abs(seen.logits - logits.detach().numpy()).max()),
     )
+
+
+def int8_likeness(exact: GraphOutputs, int8: GraphOutputs, spec: AdapterSpec) -> float:
+    """The cosine between the int8 graph's gradient of all H and s and the float graph's; 1 is the same direction."""
+    a, b = (outputs.gradients[: spec.H_size + spec.s_size].astype(np.float64) for outputs in (exact, int8))
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def run_graphs(graphs: Graphs, feed: Feed) -> GraphOutputs:
+    """Both graphs on one batch."""
+    loss, gradients = open_session(graphs.train).run([LOSS, GRADIENTS], feed)
+    logits, eval_loss = open_session(graphs.evaluate).run([LOGITS, LOSS], feed)
+    return GraphOutputs(float(loss), gradients, logits, float(eval_loss))
+
+
+def feed_of(batch: Mapping[str, Tensor], labels: Tensor, trainables: Vector) -> Feed:
+    """Everything both graphs take."""
+    return {name: value.numpy() for name, value in batch.items()} | {LABELS: labels.numpy(), TRAINABLES: trainables}
 
 
 def require(verification: Verification, tolerance: float) -> None:
@@ -78,6 +112,15 @@ def require(verification: Verification, tolerance: float) -> None:
         raise ExportError(
             f"Loss and logits are off by {verification.loss:.1e} and {verification.logits:.1e} "
             f"(tolerance {tolerance:.0e}): report it with the model's name, or raise --tolerance if you accept it."
+        )
+
+
+def require_likeness(cosine: float) -> None:
+    """Raises ExportError if the int8 gradient points elsewhere, or is not a number."""
+    if not cosine >= LEAST_COSINE:
+        raise ExportError(
+            f"With int8 products the gradient has a cosine of {cosine:.3f} to the exact one (at least {LEAST_COSINE}): "
+            "export with --precision fp32."
         )
 
 

@@ -16,6 +16,7 @@ import json
 import string
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,6 +33,13 @@ INITIAL = "initial.ravan"
 SOURCE = "source"
 DEVICE_FILES = (TRAIN, EVAL, WEIGHTS, TOKENIZER, INITIAL)
 _CHUNK = 1 << 20
+
+
+class Precision(StrEnum):
+    """In which numbers the frozen products run; trainables, gradients and all else are float32 in both."""
+
+    FP32 = "fp32"
+    INT8 = "int8"
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class Manifest:
         labels: label names in the order of the logits.
         max_length: longest sequence, tokens.
         pad_id: token id that fills short sequences.
+        precision: of the frozen products.
         files: what a device downloads, by path inside the bundle.
         source_files: what stays with the operator, for merge.
         model: name of the model it was made from.
@@ -64,6 +73,7 @@ class Manifest:
     labels: tuple[str, ...]
     max_length: int
     pad_id: int
+    precision: Precision
     files: Mapping[str, FileEntry]
     source_files: Mapping[str, FileEntry] = field(default_factory=dict)
     model: str = ""
@@ -103,6 +113,7 @@ class Manifest:
                 labels=tuple(map(str, value["labels"])),
                 max_length=int(value["max_length"]),
                 pad_id=int(value["pad_id"]),
+                precision=Precision(value["precision"]),
                 files=_entries(value["files"]),
                 source_files=_entries(value["source_files"]),
                 model=str(value["model"]),

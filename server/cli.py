@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from rich.live import Live
 from protos.ravan.v1 import control_pb2 as pb
 from ravan.cli.errors import run
 from ravan.cli.logs import configure_logs
+from ravan.cli.output import Format
 from ravan.cli.settings import command
 from server import client
 from server.serving import control_address
@@ -27,13 +27,6 @@ console = Console(highlight=False)
 StateOption = Annotated[Path, typer.Option(help="The server's state folder.", envvar="RAVAN_SERVER_STATE")]
 ControlOption = Annotated[str, typer.Option(help="The server's control address.", envvar="RAVAN_SERVER_CONTROL")]
 RunOption = Annotated[str, typer.Option("--run", help="A run's id; the newest by default.")]
-
-
-class Format(StrEnum):
-    """How a command prints its result."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 FormatOption = Annotated[Format, typer.Option("--format", help="text or json.")]

@@ -126,14 +126,28 @@ class TextBatches:
 
     def batch(self, ids: Sequence[Sequence[int]], labels: Sequence[int]) -> Batch:
         """One batch padded to its longest member, rounded up."""
-        longest = max(map(len, ids))
-        length = min(max(-(-longest // PAD_TO) * PAD_TO, 2), max(self._longest, 2))
+        length = self._padded(max(map(len, ids)))
         token_ids = np.full((len(ids), length), self._pad_id, np.int64)
         mask = np.zeros((len(ids), length), np.int64)
         for row, tokens in enumerate(ids):
             token_ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
         return {INPUT_IDS: token_ids, ATTENTION_MASK: mask, LABELS: np.array(labels, np.int64)}
+
+    def micro_batches(self, examples: Sequence[TextExample], tokens: int) -> list[Batch]:
+        """One mini-batch in parts of like length, each of at most ``tokens`` padded tokens; 0 for one part.
+
+        Sorting by length within the mini-batch leaves least padding and changes no gradient: the parts' gradients,
+        weighted by their examples, add up to the whole one's.
+        """
+        ids = self.encode(examples)
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        parts: list[list[int]] = []
+        for i in order:
+            if not parts or (tokens and (len(parts[-1]) + 1) * self._padded(len(ids[i])) > tokens):
+                parts.append([])
+            parts[-1].append(i)
+        return [self.batch([ids[i] for i in part], [examples[i].label for i in part]) for part in parts]
 
     def in_order_of_length(self, examples: Sequence[TextExample], size: int) -> Iterator[Batch]:
         """All examples once, in batches of like length: least padding, for evaluation."""
@@ -142,3 +156,7 @@ class TextBatches:
         for start in range(0, len(order), size):
             chosen = order[start : start + size]
             yield self.batch([ids[i] for i in chosen], [examples[i].label for i in chosen])
+
+    def _padded(self, length: int) -> int:
+        """A length rounded up to ``PAD_TO``, between 2 and the bundle's longest."""
+        return min(max(-(-length // PAD_TO) * PAD_TO, 2), max(self._longest, 2))

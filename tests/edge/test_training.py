@@ -1,17 +1,18 @@
 """A local run on the real train.onnx: what is trained, what is uploaded, and that it learns."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edge.errors import Diverged
-from edge.training import LocalRun, mini_batches, run_generator, train_locally
+from edge.training import LocalRun, accumulate, mini_batches, run_generator, train_locally
 from ravan.bundle import INITIAL, Bundle
 from ravan.heads import Scoring
 from ravan.layout import Vector
 from ravan.rpc.plan import OptimizerName, TrainingPlan, plan_from_proto, plan_to_proto
-from ravan.runtime.names import LABELS
+from ravan.runtime.names import INPUT_IDS, LABELS
 from ravan.runtime.session import Batch, StepResult, TrainStep
 from ravan.runtime.text import TextBatches, TextData, read_text_data
 from ravan.update import Update, decode, encode
@@ -35,7 +36,7 @@ def local_run(bundle: Bundle, step: TrainStep, data: TextData, plan: TrainingPla
     spec = bundle.manifest.adapter
     base = decode(spec, bundle.path(INITIAL).read_bytes())
     generator = run_generator(plan, 1, DEVICE)
-    batches = mini_batches(TextBatches(bundle), data.examples, plan.batch_size, generator)
+    batches = mini_batches(TextBatches(bundle), data.examples, plan.batch_size, 0, generator)
     return train_locally(step, spec, base, batches, plan, budget, generator)
 
 
@@ -83,20 +84,22 @@ def test_gradient_scoring_takes_the_heads_with_the_largest_gradient(
 
     base = decode(spec, bundle.path(INITIAL).read_bytes())
     generator = run_generator(plan, 1, DEVICE)
-    batches = mini_batches(TextBatches(bundle), data.examples, 4, generator)
+    batches = mini_batches(TextBatches(bundle), data.examples, 4, 0, generator)
     run = train_locally(watched, spec, base, batches, plan, 0.25, generator)
     norms = np.linalg.norm(seen[0][: spec.H_size].reshape(spec.H_shape), axis=(2, 3))
     np.testing.assert_array_equal(run.update.heads.argmax(axis=1), norms.argmax(axis=1))
 
 
 def test_every_example_is_seen_once_before_any_is_seen_again(bundle: Bundle, data: TextData) -> None:
-    batches = mini_batches(TextBatches(bundle), data.examples, 7, np.random.default_rng(0))
-    labels = [int(x) for _ in range(9) for x in next(batches)[LABELS]][:60]
-    assert sorted(labels) == sorted(example.label for example in data.examples)
+    batches = mini_batches(TextBatches(bundle), data.examples, 7, 0, np.random.default_rng(0))
+    seen = [int(x) for _ in range(8) for part in next(batches) for x in part[LABELS]]
+    every = sorted(example.label for example in data.examples)
+    assert len(seen) == 56
+    assert not Counter(seen) - Counter(every)
 
 
 def test_a_shard_smaller_than_a_batch_still_fills_it(bundle: Bundle, data: TextData) -> None:
-    batch = next(mini_batches(TextBatches(bundle), data.examples[:2], 5, np.random.default_rng(0)))
+    (batch,) = next(mini_batches(TextBatches(bundle), data.examples[:2], 5, 0, np.random.default_rng(0)))
     assert len(batch[LABELS]) == 5
 
 
@@ -105,9 +108,27 @@ def test_a_run_that_leaves_the_numbers_is_stopped(bundle: Bundle, data: TextData
     spec = bundle.manifest.adapter
     result = wrong or StepResult(1.0, 1, np.full(spec.size, np.inf, np.float32))
     base: Update = decode(spec, bundle.path(INITIAL).read_bytes())
-    batches = mini_batches(TextBatches(bundle), data.examples, 2, np.random.default_rng(0))
+    batches = mini_batches(TextBatches(bundle), data.examples, 2, 0, np.random.default_rng(0))
     with pytest.raises(Diverged, match="step 1"):
         train_locally(lambda *_: result, spec, base, batches, TrainingPlan(), 1.0, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("tokens", [16, 24, 64, 0])
+def test_micro_batches_give_the_gradient_of_the_whole(
+    bundle: Bundle, step: TrainStep, data: TextData, tokens: int
+) -> None:
+    spec, text = bundle.manifest.adapter, TextBatches(bundle)
+    flat = decode(spec, bundle.path(INITIAL).read_bytes()).trainables(spec)
+    flat[: spec.H_size] = np.random.default_rng(0).standard_normal(spec.H_size).astype(np.float32) * np.float32(0.1)
+    chosen = data.examples[:13]
+    whole = step(flat, text.batch(text.encode(chosen), [example.label for example in chosen]))
+    parts = text.micro_batches(chosen, tokens)
+    assert len(parts) == 1 if tokens == 0 else len(parts) > 1
+    assert all(part[INPUT_IDS].size <= max(tokens, 16) for part in parts) or tokens == 0
+    summed = accumulate(step, flat, parts)
+    assert summed.weight == whole.weight == 13
+    assert summed.loss == pytest.approx(whole.loss, rel=1e-5)
+    np.testing.assert_allclose(summed.gradients, whole.gradients, atol=1e-6)
 
 
 def test_a_plan_survives_the_wire() -> None:

@@ -17,7 +17,7 @@ from export.architectures import Architecture
 from export.autodiff import RULES, elementwise
 from export.merge import merge_bundle
 from export.text_classifier import TextClassifierOptions, export_text_classifier
-from ravan.bundle import DEVICE_FILES, INITIAL, SOURCE, TRAIN, WEIGHTS, Bundle, open_bundle
+from ravan.bundle import DEVICE_FILES, INITIAL, SOURCE, TRAIN, WEIGHTS, Bundle, Precision, open_bundle
 from ravan.errors import BundleError, EnvironmentProblem, ExportError, TargetError
 from ravan.runtime.adapter import read_adapter, write_adapter
 from ravan.runtime.names import ATTENTION_MASK, INPUT_IDS, LABELS, LOGITS
@@ -106,6 +106,31 @@ def test_the_same_options_give_the_same_bundle(bundle: Bundle, model_folder: Pat
 def test_every_init_exports(options: TextClassifierOptions, init: Init, tmp_path: Path) -> None:
     made = export_text_classifier(replace(options, init=init), tmp_path / "bundle")
     assert open_bundle(made.folder).manifest.adapter.init is init
+
+
+def test_an_int8_bundle_points_the_same_way(
+    options: TextClassifierOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.quantize.SMALLEST", 32 * 32)  # the tiny model's layers
+    exact = export_text_classifier(options, tmp_path / "fp32")
+    int8 = export_text_classifier(replace(options, precision=Precision.INT8), tmp_path / "int8")
+    assert open_bundle(int8.folder).manifest.precision is Precision.INT8
+    assert int8.manifest.verification["int8_cosine"] > 0.95
+    assert int8.manifest.adapter == exact.manifest.adapter
+    trained_adapter(int8, tmp_path / "adapter.safetensors")
+    merged = merge_bundle(int8, tmp_path / "adapter.safetensors", tmp_path / "merged")
+    assert max(merged.transformers, merged.onnx) < 1e-4
+    kinds = {node.op_type for node in onnx.load(int8.path(TRAIN), load_external_data=False).graph.node}
+    assert "MatMulInteger" in kinds
+
+
+def test_an_int8_gradient_that_points_elsewhere_is_refused(
+    options: TextClassifierOptions, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.quantize.SMALLEST", 32 * 32)
+    monkeypatch.setattr("export.quantize.LARGEST", 1)  # one bit and a sign: far too coarse
+    with pytest.raises(ExportError, match="--precision fp32"):
+        export_text_classifier(replace(options, precision=Precision.INT8), out)
 
 
 def test_a_pattern_without_a_layer_writes_nothing(options: TextClassifierOptions, out: Path) -> None:

@@ -1,0 +1,82 @@
+"""int8 for the frozen matrix products of a graph, forward and backward, in plain ONNX operators.
+
+A product x W with a frozen W [d_in, d_out] becomes DynamicQuantizeLinear, MatMulInteger with an int8 W, and one
+multiplication by the scales, one per output column. onnxruntime runs these as one kernel, about 3.5 times as fast as
+the float product on a CPU with 8-bit dot products. The forward pass needs W^T of a layer and the backward pass W, so
+two int8 copies are stored, half of one float copy.
+
+The rows of a gradient differ in size by orders of magnitude, and one scale serves a whole tensor: each row is divided
+by its largest absolute value first and multiplied back after.
+"""
+
+from collections.abc import Container
+
+import numpy as np
+import onnx_ir as ir
+
+from export.onnx_builder import Builder
+
+SMALLEST = 128 * 128  # values of W; below, the product is not worth its overhead
+LARGEST = 127  # of an int8 weight; symmetric, so that no zero point is needed
+
+
+def quantize_frozen_products(graph: ir.Graph, gradients: Container[ir.Node] = ()) -> int:
+    """Rewrites every MatMul by a frozen weight, in place; ``gradients`` are the nodes whose rows are normalized.
+
+    Returns:
+        How many products were rewritten.
+    """
+    b = Builder(graph, "int8")
+    quantized: dict[ir.Value, tuple[ir.Value, ir.Value, ir.Value]] = {}
+    count = 0
+    for node in list(graph):
+        weight = frozen_weight(node.inputs[1]) if node.op_type == "MatMul" else None
+        x = node.inputs[0]
+        if weight is None or x is None:
+            continue
+        rows = _row_sizes(b, x) if node in gradients else None
+        source = x if rows is None else b.op("Div", x, rows)
+        if source not in quantized:
+            values, scale, zero = b.ops("DynamicQuantizeLinear", source, outputs=3)
+            quantized[source] = values, scale, zero
+        product = _product(b, *quantized[source], weight)
+        if rows is not None:
+            product = b.op("Mul", product, rows)
+        out = node.outputs[0]
+        product.shape, product.type = out.shape, out.type
+        ir.convenience.replace_all_uses_with(out, product, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+        count += 1
+    graph.sort()
+    return count
+
+
+def frozen_weight(value: ir.Value | None) -> np.ndarray | None:
+    """The constant float matrix behind a value, at most one Transpose away; None if it is none or a small one."""
+    if value is None:
+        return None
+    producer = value.producer()
+    flip = producer is not None and producer.op_type == "Transpose"
+    source = producer.inputs[0] if flip and producer is not None else value
+    if source is None or not source.is_initializer() or source.const_value is None:
+        return None
+    tensor = source.const_value
+    if source.dtype != ir.DataType.FLOAT or len(tensor.shape) != 2 or tensor.size < SMALLEST:
+        return None
+    return tensor.numpy().T if flip else tensor.numpy()
+
+
+def _product(b: Builder, x: ir.Value, x_scale: ir.Value, x_zero: ir.Value, weight: np.ndarray) -> ir.Value:
+    """X W from the quantized x, as float32."""
+    scale = np.maximum(np.abs(weight).max(axis=0) / LARGEST, np.finfo(np.float32).tiny).astype(np.float32)  # [d_out]
+    int8 = np.ascontiguousarray(np.rint(weight / scale).astype(np.int8))
+    sums = b.op("MatMulInteger", x, b.constant(int8), x_zero)
+    return b.op("Mul", b.op("Cast", sums, to=ir.DataType.FLOAT), b.op("Mul", x_scale, b.constant(scale)))
+
+
+def _row_sizes(b: Builder, x: ir.Value) -> ir.Value:
+    """The largest absolute value of every row, [..., 1], never zero; without writing |x|."""
+    last = b.ints([-1])
+    highest = b.op("ReduceMax", x, last, keepdims=1)
+    lowest = b.op("Neg", b.op("ReduceMin", x, last, keepdims=1))
+    return b.op("Max", highest, lowest, np.array(1e-20, np.float32))

@@ -1,0 +1,93 @@
+"""int8 products: close to the float ones, fused by onnxruntime, and only where a frozen weight is."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+from export.forward import IR_VERSION, OPSET
+from export.onnx_builder import Builder
+from export.quantize import quantize_frozen_products
+
+WIDTH, OUT = 256, 192
+
+
+def product_graph(weight: np.ndarray, *, transposed: bool = False) -> ir.Model:
+    """y = x W, W an initializer, or the Transpose of one as the backward pass has it."""
+    x = ir.val("x", ir.DataType.FLOAT, ["rows", weight.shape[0]])
+    graph = ir.Graph([x], [], nodes=[], opset_imports={"": OPSET})
+    b = Builder(graph, "float")
+    stored = b.constant(np.ascontiguousarray(weight.T) if transposed else weight)
+    y = b.op("MatMul", x, b.op("Transpose", stored, perm=[1, 0]) if transposed else stored)
+    y.name, y.shape, y.dtype = "y", ir.Shape(["rows", weight.shape[1]]), ir.DataType.FLOAT
+    graph.outputs.append(y)
+    return ir.Model(graph, ir_version=IR_VERSION)
+
+
+def session(model: ir.Model, optimized: Path | None = None) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # onnxruntime notes that an optimized graph fits this machine
+    if optimized:
+        options.optimized_model_filepath = str(optimized)
+    return ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture
+def weight() -> np.ndarray:
+    """Columns of very different sizes, as trained weights have."""
+    generator = np.random.default_rng(0)
+    return np.asarray(generator.standard_normal((WIDTH, OUT)) * np.logspace(-3, 1, OUT), np.float32)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_product_is_within_two_percent_in_every_column(weight: np.ndarray, *, transposed: bool) -> None:
+    x = np.random.default_rng(1).standard_normal((50, WIDTH)).astype(np.float32)
+    model = product_graph(weight, transposed=transposed)
+    assert quantize_frozen_products(model.graph) == 1
+    (y,) = session(model).run(None, {"x": x})
+    error = np.linalg.norm(y - x @ weight, axis=0) / np.linalg.norm(x @ weight, axis=0)
+    assert error.max() < 0.02
+
+
+def test_onnxruntime_fuses_the_product_into_one_kernel(weight: np.ndarray, tmp_path: Path) -> None:
+    model = product_graph(weight)
+    quantize_frozen_products(model.graph)
+    session(model, tmp_path / "optimized.onnx")
+    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
+    assert kinds == {"DynamicQuantizeMatMul": 1}
+
+
+def test_small_rows_of_a_gradient_survive_beside_large_ones(weight: np.ndarray) -> None:
+    """Without dividing each row by its size, rows a million times smaller than the largest would vanish."""
+    x = np.random.default_rng(1).standard_normal((20, WIDTH)).astype(np.float32)
+    x *= np.logspace(-6, 0, 20, dtype=np.float32)[:, None]
+
+    def worst_row(*, normalized: bool) -> float:
+        model = product_graph(weight)
+        quantize_frozen_products(model.graph, gradients=list(model.graph) if normalized else ())
+        (y,) = session(model).run(None, {"x": x})
+        expected = x @ weight
+        return float((np.linalg.norm(y - expected, axis=1) / np.linalg.norm(expected, axis=1)).max())
+
+    assert worst_row(normalized=True) < 0.02
+    assert worst_row(normalized=False) > 0.5
+
+
+def test_a_row_of_zeros_stays_zero(weight: np.ndarray) -> None:
+    model = product_graph(weight)
+    quantize_frozen_products(model.graph, gradients=list(model.graph))
+    (y,) = session(model).run(None, {"x": np.zeros((3, WIDTH), np.float32)})
+    np.testing.assert_array_equal(y, 0)
+
+
+def test_what_is_small_or_not_frozen_is_left_alone() -> None:
+    model = product_graph(np.ones((8, 8), np.float32))
+    assert quantize_frozen_products(model.graph) == 0
+    a, b = (ir.val(n, ir.DataType.FLOAT, [WIDTH, WIDTH]) for n in "ab")
+    graph = ir.Graph([a, b], [], nodes=[], opset_imports={"": OPSET})
+    Builder(graph, "float").op("MatMul", a, b)
+    assert quantize_frozen_products(graph) == 0
