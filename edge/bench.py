@@ -16,6 +16,7 @@ from ravan.bundle import INITIAL, Bundle, open_bundle
 from ravan.errors import RuntimeProblem
 from ravan.runtime.names import ATTENTION_MASK, INPUT_IDS, LABELS
 from ravan.runtime.session import Batch, RuntimeOptions, TrainStep
+from ravan.runtime.text import TextBatches
 from ravan.update import decode
 
 
@@ -81,12 +82,12 @@ def measure_here(bundle: Bundle, preset: str, batch: int, length: int, steps: in
 
 def random_parts(bundle: Bundle, batch: int, length: int, tokens: int) -> list[Batch]:
     """A mini-batch of full-length random token ids, in parts of at most ``tokens``."""
-    generator = np.random.default_rng(0)
+    generator, vocabulary = np.random.default_rng(0), TextBatches(bundle).vocabulary
     rows = max(tokens // length, 1)
     sizes = [min(rows, batch - start) for start in range(0, batch, rows)]
     return [
         {
-            INPUT_IDS: generator.integers(0, 100, (size, length)),
+            INPUT_IDS: generator.integers(0, vocabulary, (size, length)),
             ATTENTION_MASK: np.ones((size, length), np.int64),
             LABELS: generator.integers(0, len(bundle.manifest.labels), size),
         }

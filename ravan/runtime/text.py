@@ -120,6 +120,11 @@ class TextBatches:
         self._pad_id = bundle.manifest.pad_id
         self._longest = bundle.manifest.max_length
 
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids."""
+        return int(self._tokenizer.get_vocab_size())
+
     def encode(self, examples: Sequence[TextExample]) -> list[list[int]]:
         """Token ids of each text, at most the bundle's longest length."""
         return [encoding.ids for encoding in self._tokenizer.encode_batch([e.text for e in examples])]
