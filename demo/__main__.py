@@ -18,7 +18,7 @@ from rich.console import Console
 from demo.data import Corpus, dirichlet_split, newsgroups, read_jsonl, write_jsonl
 from demo.exactness import exactness, last_round
 from demo.plot import plot_accuracy
-from demo.processes import has_module, running, wait_for
+from demo.processes import ending_together, has_module, running, wait_for
 from protos.ravan.v1 import control_pb2 as pb
 from ravan.bundle import Bundle, Precision, open_bundle
 from ravan.cli.errors import run as run_app
@@ -192,7 +192,8 @@ def train(settings: DemoSettings, paths: Paths, shards: list[Path]) -> pb.Run:
         client.create_run(address, options)
         commands = [edge_command(settings, paths, shards, number) for number in range(settings.processes)]
         names = [logs / f"edge-{number + 1}.log" for number in range(settings.processes)]
-        with running([c for c in commands if "--data" in c], names[: len(commands)]):
+        used = [(command, name) for command, name in zip(commands, names, strict=True) if "--data" in command]
+        with running(*zip(*used, strict=True)) as clients, ending_together(clients, process):
             run = watch_run(address)
         paths.adapter.write_bytes(client.export_adapter(address, "", best=False))
     return run

@@ -2,12 +2,13 @@
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ravan.errors import EnvironmentProblem
+from ravan.errors import EnvironmentProblem, RavanError
 
 
 @contextmanager
@@ -28,6 +29,33 @@ def running(commands: Sequence[Sequence[str]], logs: Sequence[Path]) -> Iterator
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextmanager
+def ending_together(clients: Sequence[subprocess.Popen[bytes]], server: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Ends the server when a client fails: a run that waits for every device would wait for ever.
+
+    Raises:
+        EnvironmentProblem: a client ended with an error.
+    """
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(1):
+            if any(client.poll() for client in clients):
+                server.terminate()
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    try:
+        yield
+    except RavanError as error:
+        if any(client.poll() for client in clients):
+            raise EnvironmentProblem("A client process failed: see the logs in demo/out/logs.") from error
+        raise
+    finally:
+        over.set()
+        looking.join()
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
