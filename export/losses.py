@@ -27,14 +27,10 @@ def cross_entropy(b: Builder, logits: ir.Value, labels: ir.Value) -> Loss:
     return Loss(loss, weight, b.op("Div", b.op("Sub", b.op("Exp", log_p), one_hot), weight))
 
 
-def classification_counts(b: Builder, logits: ir.Value, labels: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Mean cross entropy, batch size and number of correct predictions."""
-    log_p, one_hot = b.op("LogSoftmax", logits, axis=-1), _one_hot(b, logits, labels)
-    weight = _batch_size(b, labels)
-    picked = b.op("ReduceSum", b.op("Mul", log_p, one_hot), keepdims=0)
+def correct_predictions(b: Builder, logits: ir.Value, labels: ir.Value) -> ir.Value:
+    """For how many examples the largest of logits [batch, classes] is at the label, a float scalar."""
     hits = b.op("Equal", b.op("ArgMax", logits, axis=-1, keepdims=0), labels)
-    correct = b.op("ReduceSum", b.op("Cast", hits, to=ir.DataType.FLOAT), keepdims=0)
-    return b.op("Neg", b.op("Div", picked, weight)), weight, correct
+    return b.op("ReduceSum", b.op("Cast", hits, to=ir.DataType.FLOAT), keepdims=0)
 
 
 def _one_hot(b: Builder, logits: ir.Value, labels: ir.Value) -> ir.Value:

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ravan.bundle import EVAL, TRAIN, Bundle
 from ravan.errors import BundleError, RuntimeProblem
 from ravan.layout import Vector
-from ravan.runtime.names import CORRECT, GRADIENTS, LOGITS, LOSS, TRAINABLES, WEIGHT
+from ravan.runtime.names import CORRECT, GRADIENTS, LOSS, TRAINABLES, WEIGHT
 
 Batch = Mapping[str, NDArray[Any]]
 """Input name to array; all have the batch as their first axis."""
@@ -117,8 +116,3 @@ class Evaluator:
         if not examples:
             return Evaluation(float("nan"), float("nan"), 0)
         return Evaluation(loss / examples, correct / examples, int(examples))
-
-    def logits(self, trainables: Vector, batch: Batch) -> Vector:
-        """Logits of one batch, [batch, classes]."""
-        (logits,) = run_session(self._session, [LOGITS], {**batch, TRAINABLES: trainables})
-        return np.asarray(logits, np.float32)
