@@ -5,44 +5,31 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
-from edge.memory import peak_memory
 from edge.training import accumulate
-from ravan.bundle import INITIAL, Bundle, open_bundle
+from ravan.bundle import INITIAL, PREFIX, Bundle, open_bundle
 from ravan.errors import RuntimeProblem
-from ravan.runtime.names import ATTENTION_MASK, INPUT_IDS, LABELS
-from ravan.runtime.session import Batch, RuntimeOptions, TrainStep
-from ravan.runtime.text import TextBatches
+from ravan.runtime.footprint import PRESETS, full_parts
+from ravan.runtime.memory import peak_memory
+from ravan.runtime.names import HIDDEN
+from ravan.runtime.session import Batch, Prefix, TrainStep
 from ravan.update import decode
 
 
 @dataclass(frozen=True)
-class Preset:
-    """How a step uses the machine: threads (0 for all cores), tokens at a time, threads that spin between operators."""
-
-    threads: int
-    micro_batch: int
-    spinning: bool
-
-
-PRESETS = {
-    "small": Preset(threads=1, micro_batch=512, spinning=False),
-    "default": Preset(threads=0, micro_batch=1024, spinning=False),
-    "fast": Preset(threads=0, micro_batch=1024, spinning=True),
-}
-
-
-@dataclass(frozen=True)
 class Measurement:
-    """One preset's figures: seconds are medians, memory is the largest resident size of the process."""
+    """One preset's figures: seconds are medians, memory is the largest resident size of the process.
+
+    ``prefix_seconds`` is what a batch costs in the first epoch beside its step; 0 without a frozen prefix.
+    """
 
     preset: str
     load_seconds: float
     step_seconds: float
+    prefix_seconds: float
     tokens_per_second: float
     peak_memory_bytes: int
     loaded_memory_bytes: int
@@ -65,34 +52,34 @@ def measure(bundle: Path, preset: str, batch: int, length: int, steps: int) -> M
 def measure_here(bundle: Bundle, preset: str, batch: int, length: int, steps: int) -> Measurement:
     """Measures a preset in this process: one step to warm up, then ``steps``."""
     chosen = PRESETS[preset]
+    parts = full_parts(bundle, batch, length, chosen.micro_batch)
+    prefix_seconds = 0.0
+    if PREFIX in bundle.manifest.files:
+        parts, prefix_seconds = with_hidden(parts, Prefix(bundle, chosen.runtime), steps)
     began = time.perf_counter()
-    step = TrainStep(bundle, RuntimeOptions(chosen.threads, chosen.spinning))
+    step = TrainStep(bundle, chosen.runtime)
     load_seconds, loaded = time.perf_counter() - began, peak_memory()
     spec = bundle.manifest.adapter
     trainables = decode(spec, bundle.path(INITIAL).read_bytes()).trainables(spec)
-    parts = random_parts(bundle, batch, length, chosen.micro_batch)
+    median = median_seconds(steps, lambda: accumulate(step, trainables, parts))
+    tokens = batch * (bundle.manifest.image.tokens if bundle.manifest.image else length)
+    return Measurement(preset, load_seconds, median, prefix_seconds, tokens / median, peak_memory(), loaded)
+
+
+def with_hidden(parts: list[Batch], prefix: Prefix, steps: int) -> tuple[list[Batch], float]:
+    """The parts with the frozen prefix's hidden states, and the median seconds that these took."""
+    seconds = median_seconds(steps, lambda: [prefix(part) for part in parts])
+    return [{**part, HIDDEN: prefix(part)} for part in parts], seconds
+
+
+def median_seconds(steps: int, work: Callable[[], object]) -> float:
+    """Of ``steps`` runs of the work, after one to warm up."""
     seconds = []
     for _ in range(steps + 1):
         began = time.perf_counter()
-        accumulate(step, trainables, parts)
+        work()
         seconds.append(time.perf_counter() - began)
-    median = statistics.median(seconds[1:])
-    return Measurement(preset, load_seconds, median, batch * length / median, peak_memory(), loaded)
-
-
-def random_parts(bundle: Bundle, batch: int, length: int, tokens: int) -> list[Batch]:
-    """A mini-batch of full-length random token ids, in parts of at most ``tokens``."""
-    generator, vocabulary = np.random.default_rng(0), TextBatches(bundle).vocabulary
-    rows = max(tokens // length, 1)
-    sizes = [min(rows, batch - start) for start in range(0, batch, rows)]
-    return [
-        {
-            INPUT_IDS: generator.integers(0, vocabulary, (size, length)),
-            ATTENTION_MASK: np.ones((size, length), np.int64),
-            LABELS: generator.integers(0, len(bundle.manifest.labels), size),
-        }
-        for size in sizes
-    ]
+    return statistics.median(seconds[1:])
 
 
 def _main() -> None:

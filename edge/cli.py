@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import asdict
@@ -14,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.bench import PRESETS, measure
+from edge.bench import Measurement, measure
 from edge.device import Device, DeviceOptions
 from edge.errors import Stopped
 from edge.fleet_client import FleetClient
@@ -28,6 +29,7 @@ from ravan.cli.logs import configure_logs
 from ravan.cli.output import Format
 from ravan.cli.settings import command
 from ravan.errors import RavanError, SettingsError
+from ravan.runtime.footprint import PRESETS
 from ravan.runtime.session import RuntimeOptions
 
 log = structlog.get_logger()
@@ -47,7 +49,8 @@ def run(settings: EdgeSettings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     home = Home(settings.home)
-    workshop = Workshop(RuntimeOptions(settings.threads, settings.spinning))
+    runtime = RuntimeOptions(settings.threads, settings.spinning, settings.mapped_weights)
+    workshop = Workshop(runtime, home.hidden_states, settings.cache_mb << 20)
     progress = progress_for(Console(stderr=True))
 
     clients = [FleetClient(settings.server, home.device_id(options.name), stop) for options in devices]
@@ -68,22 +71,35 @@ def bench(
     output: Annotated[Format, typer.Option("--format", help="text or json.")] = Format.TEXT,
 ) -> None:
     """Measure a training step on this device: time, tokens, memory, per preset."""
-    length = min(length, open_bundle(bundle).manifest.max_length)
+    manifest = open_bundle(bundle).manifest
+    length = min(length, manifest.max_length or length)
     measured = [measure(bundle, preset, batch, length, steps) for preset in PRESETS]
     if output is Format.JSON:
-        print(json.dumps([asdict(m) | asdict(PRESETS[m.preset]) for m in measured], indent=2))
+        print(json.dumps([asdict(m) | preset_facts(m.preset) for m in measured], indent=2))
         return
-    table = Table(
-        "preset", "threads", "tokens at a time", "load s", "step ms", "tokens/s", "peak MB", "loaded MB", box=None
-    )
+    rows = f"{batch} images" if manifest.image else f"{batch} x {length} tokens"
+    Console().print(f"{rows}, median of {steps} steps")
+    Console().print(bench_table(measured))
+
+
+def preset_facts(name: str) -> dict[str, object]:
+    """A preset's settings by name."""
+    return {"micro_batch": PRESETS[name].micro_batch, **asdict(PRESETS[name].runtime)}
+
+
+def bench_table(measured: Sequence[Measurement]) -> Table:
+    """A line for each preset; the prefix is what a step costs on top in the first epoch."""
+    table = Table("preset", "threads", "tokens at a time", "load s", "step ms", box=None)
+    cached = any(m.prefix_seconds for m in measured)
+    for heading in [*(["prefix ms"] if cached else []), "tokens/s", "peak MB", "loaded MB"]:
+        table.add_column(heading)
     for m in measured:
         preset = PRESETS[m.preset]
-        figures = [m.load_seconds, 1e3 * m.step_seconds, m.tokens_per_second]
-        memory = [m.peak_memory_bytes / 1e6, m.loaded_memory_bytes / 1e6]
-        shown = [f"{figures[0]:.2f}", *(f"{figure:,.0f}" for figure in [*figures[1:], *memory])]
-        table.add_row(m.preset, str(preset.threads or "all"), str(preset.micro_batch), *shown)
-    Console().print(f"{batch} x {length} tokens, median of {steps} steps")
-    Console().print(table)
+        figures = [1e3 * m.step_seconds, *([1e3 * m.prefix_seconds] if cached else []), m.tokens_per_second]
+        figures += [m.peak_memory_bytes / 1e6, m.loaded_memory_bytes / 1e6]
+        shown = [f"{m.load_seconds:.2f}", *(f"{figure:,.0f}" for figure in figures)]
+        table.add_row(m.preset, str(preset.runtime.threads or "all"), str(preset.micro_batch), *shown)
+    return table
 
 
 def device_options(settings: EdgeSettings) -> list[DeviceOptions]:

@@ -23,7 +23,7 @@ from ravan.bundle import Bundle
 from ravan.cli.errors import explain_os_error
 from ravan.errors import DataError, MalformedUpdate, RavanError
 from ravan.rpc.plan import plan_from_proto
-from ravan.runtime.text import TextData, read_text_data
+from ravan.runtime.examples import Examples, read_examples
 from ravan.update import decode, encode, largest_size
 
 LONGEST_WAIT = 60.0  # seconds, after failures in a row
@@ -65,7 +65,7 @@ class Device:
         self._stop = stop
         self._jitter = random.Random(client.device_id)  # noqa: S311 - spreads check-ins, hides nothing
         self._failures = 0
-        self._data: tuple[str, TextData] | None = None
+        self._data: tuple[str, Examples] | None = None
         self._log = structlog.get_logger().bind(device=options.name)
 
     def run(self) -> None:
@@ -132,15 +132,16 @@ class Device:
             self._give_back(task, explained.code)
             raise TaskFailed(str(explained)) from error
 
-    def _train(self, task: pb.Task, bundle: Bundle, data: TextData) -> LocalRun:
+    def _train(self, task: pb.Task, bundle: Bundle, examples: Examples) -> LocalRun:
         plan, binding, spec = plan_from_proto(task.plan), task.binding, bundle.manifest.adapter
         received = self._client.fetch_adapter(binding, largest_size(spec))
         if hashlib.sha256(received).hexdigest() != binding.base_adapter:
             raise MalformedUpdate("The adapter does not match its sha256: ask the operator to look at the server.")
         base = decode(spec, received)
-        trainer, text = self._workshop.tools(bundle)
+        trainer = self._workshop.step(bundle)
         generator = run_generator(plan, binding.round, self._client.device_id)
-        batches = mini_batches(text, data.examples, plan.batch_size, self._options.micro_batch, generator)
+        prepared = self._workshop.prepared(bundle, examples)
+        batches = mini_batches(prepared, plan.batch_size, self._options.micro_batch, generator)
         with self._progress.training(self._options.name, binding.round, plan.local_steps) as show:
 
             def on_step(step: int, loss: float) -> None:
@@ -153,7 +154,7 @@ class Device:
     def _upload(self, task: pb.Task, bundle: Bundle, local: LocalRun) -> None:
         data = encode(bundle.manifest.adapter, local.update)
         report = pb.TrainingReport(
-            examples=len(self._examples(bundle).examples),
+            examples=len(self._examples(bundle)),
             steps=len(local.losses),
             first_loss=local.first_loss,
             last_loss=local.last_loss,
@@ -176,12 +177,12 @@ class Device:
         except Refused as error:
             self._log.warning("refused", code=error.code, reason=str(error))
 
-    def _examples(self, bundle: Bundle) -> TextData:
-        """The data file read with the bundle's labels; kept while the bundle stays the same."""
+    def _examples(self, bundle: Bundle) -> Examples:
+        """The data read with the bundle's settings; kept while the bundle stays the same."""
         if self._data is None or self._data[0] != bundle.manifest.bundle_id:
-            data = read_text_data(self._options.data, bundle.manifest.labels, skip_bad=self._options.skip_bad)
-            self._log.info("data read", examples=len(data.examples), skipped=data.skipped)
-            self._data = bundle.manifest.bundle_id, data
+            examples = read_examples(bundle, self._options.data, skip_bad=self._options.skip_bad)
+            self._log.info("data read", examples=len(examples), skipped=examples.skipped)
+            self._data = bundle.manifest.bundle_id, examples
         return self._data[1]
 
     def _capabilities(self) -> pb.Capabilities:

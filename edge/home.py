@@ -21,6 +21,9 @@ LARGEST_MANIFEST = 16 << 20  # bytes
 class Home:
     """Identities below ``devices/`` and bundles below ``bundles/``; one client uses a home at a time.
 
+    Attributes:
+        hidden_states: where the cache of a frozen prefix's results stands.
+
     Raises:
         EnvironmentProblem: the folder can't be written, or another client uses it.
     """
@@ -30,6 +33,7 @@ class Home:
         self._devices.mkdir(parents=True, exist_ok=True)
         self._bundles.mkdir(exist_ok=True)
         self._lock = lock_folder(folder, "client")
+        self.hidden_states = folder / "hidden.sqlite"
         self._fetching = threading.Lock()
 
     def close(self) -> None:

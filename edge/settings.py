@@ -15,7 +15,8 @@ class EdgeSettings(Settings):
 
     server: str = Field("127.0.0.1:7071", description="The server's address, host:port.")
     data: tuple[Path, ...] = Field(
-        min_length=1, description="Examples, JSONL or CSV with text and label; one device for each file given."
+        min_length=1,
+        description="Private data, a device for each: JSONL or CSV with text and label, plain text, image folders.",
     )
     home: Path = Field(Path("ravan-edge"), description="Folder for bundles and the device's identity.")
     name: str = Field("", description="Name shown to the operator; the data file's by default.")
@@ -26,6 +27,12 @@ class EdgeSettings(Settings):
     )
     micro_batch: NonNegativeInt = Field(
         1024, description="Most tokens computed at a time: less memory, the same gradient; 0 for whole batches."
+    )
+    mapped_weights: bool = Field(
+        default=False, description="Leave weights mapped in the file: least memory, slower steps."
+    )
+    cache_mb: NonNegativeInt = Field(
+        2048, description="Most disk for the frozen layers' results, where a bundle lets them be kept; 0 for none."
     )
     skip_bad: bool = Field(
         default=False, description="Leave out lines that hold no example instead of refusing the file."

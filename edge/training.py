@@ -12,8 +12,8 @@ from edge.optimizer import clip, learning_rates, make_optimizer
 from ravan.heads import Scoring, heads_for_budget, score_heads, select_heads
 from ravan.layout import Vector, trained_mask
 from ravan.rpc.plan import TrainingPlan
+from ravan.runtime.examples import Examples, micro_batches
 from ravan.runtime.session import Batch, StepResult
-from ravan.runtime.text import TextBatches, TextExample
 from ravan.spec import AdapterSpec
 from ravan.update import Update
 
@@ -93,20 +93,22 @@ def train_locally(
 def accumulate(trainer: Trainer, trainables: Vector, parts: Sequence[Batch]) -> StepResult:
     """Loss and gradient of a mini-batch from its parts: their means, weighted by their examples.
 
-    The same as of the whole within rounding, with one part's activations in memory at a time.
+    The same as of the whole within rounding, with one part's activations and gradient in memory at a time.
     """
-    results = [trainer(trainables, part) for part in parts]
-    if len(results) == 1:
-        return results[0]
-    weight = sum(result.weight for result in results)
-    gradients = np.zeros_like(results[0].gradients)
-    for result in results:
-        gradients += np.float32(result.weight / weight) * result.gradients
-    return StepResult(sum(r.loss * r.weight for r in results) / weight, weight, gradients)
+    if len(parts) == 1:
+        return trainer(trainables, parts[0])
+    loss = weight = 0.0
+    gradients = np.zeros_like(trainables)
+    for part in parts:
+        result = trainer(trainables, part)
+        loss, weight = loss + result.loss * result.weight, weight + result.weight
+        gradients += np.float32(result.weight) * result.gradients
+    gradients /= np.float32(weight)
+    return StepResult(loss / weight, weight, gradients)
 
 
 def mini_batches(
-    text: TextBatches, examples: Sequence[TextExample], size: int, tokens: int, generator: np.random.Generator
+    examples: Examples, size: int, tokens: int, generator: np.random.Generator
 ) -> Iterator[Sequence[Batch]]:
     """Endless mini-batches, each in parts of at most ``tokens`` padded tokens (0: in one).
 
@@ -116,8 +118,8 @@ def mini_batches(
     while True:
         while len(order) < size:
             order += generator.permutation(len(examples)).tolist()
-        chosen, order = [examples[i] for i in order[:size]], order[size:]
-        yield text.micro_batches(chosen, tokens)
+        chosen, order = order[:size], order[size:]
+        yield micro_batches(examples, chosen, tokens)
 
 
 def run_generator(plan: TrainingPlan, round_number: int, device_id: str) -> np.random.Generator:

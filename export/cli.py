@@ -1,8 +1,10 @@
 """ravan-export: make, inspect and merge training bundles."""
 
 import json
+from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import Field, PositiveInt
@@ -16,28 +18,62 @@ from ravan.cli.settings import Settings, argument, command
 from ravan.errors import SettingsError
 from ravan.spec import Init
 
+if TYPE_CHECKING:
+    from export.recipe import Recipe
+
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console(highlight=False)
 
 
-class TextClassifierSettings(Settings):
-    """Settings of ``ravan-export text-classifier``."""
+class Documents(StrEnum):
+    """How documents become sequences."""
+
+    PACKED = "packed"
+    PADDED = "padded"
+
+
+class ExportSettings(Settings):
+    """What the export commands have in common."""
 
     model_config = SettingsConfigDict(env_prefix="RAVAN_EXPORT_", frozen=True, extra="forbid")
 
     model: str = argument("Folder or hub id of a transformers model.")
     out: Path = Field(description="Folder to write the bundle to; must not exist.")
-    labels: str = Field(description="Number of labels, or a text file with one label name a line.")
     heads: PositiveInt = Field(4, description="Number of heads h in every adapted layer.")
     rank: PositiveInt | None = Field(None, description="Rank r of every head.")
     budget: PositiveInt | None = Field(None, description="Trainable parameters in all H; the rank follows from it.")
     init: Init = Field(Init.GRAM_SCHMIDT, description="How the frozen bases are drawn.")
-    seed: int = Field(0, ge=0, description="Seed of the bases and of a new classifier.")
+    seed: int = Field(0, ge=0, description="Seed of the bases and of new modules.")
     target: tuple[str, ...] = Field((), description="Linear layers to adapt, by name or pattern; may be repeated.")
     train: tuple[str, ...] = Field((), description="Modules to train whole, by name or pattern; may be repeated.")
-    max_length: int = Field(128, ge=2, description="Longest sequence, tokens.")
+    top_layers: PositiveInt | None = Field(
+        None, description="Adapt only so many of the top layers: the backward pass stops below, devices may cache."
+    )
     precision: Precision = Field(Precision.FP32, description="Of the frozen products: fp32, or the faster int8.")
     tolerance: float = Field(1e-4, gt=0, description="Largest accepted relative difference to torch's gradients.")
+
+
+class TextClassifierSettings(ExportSettings):
+    """Settings of ``ravan-export text-classifier``."""
+
+    labels: str = Field(description="Number of labels, or a text file with one label name a line.")
+    max_length: int = Field(128, ge=2, description="Longest sequence, tokens.")
+
+
+class CausalLMSettings(ExportSettings):
+    """Settings of ``ravan-export causal-lm``."""
+
+    model: str = argument("Folder, hub id or .gguf file of a transformers model.")
+    max_length: int = Field(128, ge=2, description="Tokens of a training sequence.")
+    documents: Documents = Field(
+        Documents.PACKED, description="packed: joined and cut into full sequences; padded: each on its own."
+    )
+
+
+class ImageClassifierSettings(ExportSettings):
+    """Settings of ``ravan-export image-classifier``."""
+
+    labels: str = Field(description="Number of labels, or a text file with one label name a line.")
 
 
 @app.command()
@@ -45,27 +81,41 @@ class TextClassifierSettings(Settings):
 def text_classifier(settings: TextClassifierSettings) -> None:
     """Export a transformers model as a bundle for text classification."""
     labels = read_labels(settings.labels)
-    if (settings.rank is None) == (settings.budget is None):
-        raise SettingsError("Give either --rank or --budget: the one follows from the other.")
-    with console.status("starting") as status:
-        from export.text_classifier import TextClassifierOptions, export_text_classifier
 
-        options = TextClassifierOptions(
-            model=settings.model,
-            labels=labels,
-            heads=settings.heads,
-            rank=settings.rank,
-            budget=settings.budget,
-            init=settings.init,
-            seed=settings.seed,
-            targets=settings.target,
-            saved=settings.train,
-            max_length=settings.max_length,
-            precision=settings.precision,
-            tolerance=settings.tolerance,
-        )
-        bundle = export_text_classifier(options, settings.out, lambda text: _step(status.update, text))
-    _print_bundle(bundle.folder, Format.TEXT)
+    def recipe() -> "Recipe":
+        from export.text_classifier import text_classifier
+
+        return text_classifier(settings.model, labels, settings.max_length, settings.seed)
+
+    _export(settings, recipe)
+
+
+@app.command()
+@command(CausalLMSettings)
+def causal_lm(settings: CausalLMSettings) -> None:
+    """Export a transformers model as a bundle for next-token prediction."""
+
+    def recipe() -> "Recipe":
+        from export.causal_lm import causal_lm
+
+        packed = settings.documents is Documents.PACKED
+        return causal_lm(settings.model, settings.max_length, settings.seed, packed=packed)
+
+    _export(settings, recipe)
+
+
+@app.command()
+@command(ImageClassifierSettings)
+def image_classifier(settings: ImageClassifierSettings) -> None:
+    """Export a vision transformer as a bundle for image classification."""
+    labels = read_labels(settings.labels)
+
+    def recipe() -> "Recipe":
+        from export.image_classifier import image_classifier
+
+        return image_classifier(settings.model, labels, settings.seed)
+
+    _export(settings, recipe)
 
 
 @app.command()
@@ -109,6 +159,30 @@ def read_labels(value: str) -> tuple[str, ...]:
     if len(labels) < 2 or len(set(labels)) < len(labels):
         raise SettingsError(f"--labels: {value} gives {len(labels)} labels: give at least two, each once.")
     return labels
+
+
+def _export(settings: ExportSettings, recipe: Callable[[], "Recipe"]) -> None:
+    """The common part of the export commands."""
+    if (settings.rank is None) == (settings.budget is None):
+        raise SettingsError("Give either --rank or --budget: the one follows from the other.")
+    with console.status("starting") as status:
+        from export.bundle import ExportOptions, export_bundle
+
+        options = ExportOptions(
+            heads=settings.heads,
+            rank=settings.rank,
+            budget=settings.budget,
+            init=settings.init,
+            seed=settings.seed,
+            targets=settings.target,
+            saved=settings.train,
+            top_layers=settings.top_layers,
+            precision=settings.precision,
+            tolerance=settings.tolerance,
+        )
+        name = Path(settings.model).name if Path(settings.model).exists() else settings.model
+        bundle = export_bundle(recipe, options, settings.out, name, lambda text: _step(status.update, text))
+    _print_bundle(bundle.folder, Format.TEXT)
 
 
 def _step(update: object, text: str) -> None:

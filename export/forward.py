@@ -19,6 +19,8 @@ from ravan.torch import named_trainables
 
 OPSET = 20  # what onnxruntime 1.19.2 and newer run, with Gelu as one operator
 IR_VERSION = 10  # the newest that onnxruntime 1.19.2 reads
+Axes = Mapping[str, Mapping[int, str]]
+"""Of every batch input, the names of its dynamic axes."""
 
 
 class _OfBatch(nn.Module):
@@ -49,38 +51,42 @@ class _OfTrainables(_OfBatch):
         return self._logits(dict(zip(self._trainables, trainables, strict=True)), batch)
 
 
-def export_forward(model: nn.Module, spec: AdapterSpec, batch: Mapping[str, Tensor], longest: int) -> ir.Model:
+def export_forward(
+    model: nn.Module, spec: AdapterSpec, batch: Mapping[str, Tensor], axes: Axes, longest: int
+) -> ir.Model:
     """Exports logits as a function of the trainables (inputs named as the parameters) and the batch.
 
-    Every batch input is [batch, length, ...] with both axes dynamic, ``length`` up to ``longest``.
+    The batch's dynamic ``axes`` are "batch" and "length", which goes up to ``longest``.
 
     Raises:
         ExportError: torch can't express the model in ONNX; names the operator or module as torch reports it.
     """
     trainables = named_trainables(model, spec)
     values = tuple(parameter.detach() for parameter in trainables.values())
-    axes = _axes(longest)
     exported = _export(
         _OfTrainables(model, batch, trainables),
         (values, *batch.values()),
-        (tuple({} for _ in values), tuple(axes for _ in batch)),
+        (tuple({} for _ in values), _dynamic(batch, axes, longest)),
         [*trainables, *batch],
     )
     passes.ShapeInferencePass()(exported)
     return exported
 
 
-def export_plain(model: nn.Module, batch: Mapping[str, Tensor], longest: int, path: Path) -> None:
+def export_plain(model: nn.Module, batch: Mapping[str, Tensor], axes: Axes, longest: int, path: Path) -> None:
     """Writes the model as it is, batch in and logits out, to ``path``, its weights beside it in ``path``.data."""
-    axes = _axes(longest)
-    exported = _export(_OfBatch(model, batch), tuple(batch.values()), (tuple(axes for _ in batch),), list(batch))
+    dynamic = (_dynamic(batch, axes, longest),)
+    exported = _export(_OfBatch(model, batch), tuple(batch.values()), dynamic, list(batch))
     passes.ClearMetadataAndDocStringPass()(exported)
     ir.save(exported, path, external_data=f"{path.name}.data")
 
 
-def _axes(longest: int) -> dict[int, Any]:
-    """Batch and length, both dynamic."""
-    return {0: torch.export.Dim("batch", min=1, max=4096), 1: torch.export.Dim("length", min=2, max=longest)}
+def _dynamic(batch: Iterable[str], axes: Axes, longest: int) -> tuple[dict[int, Any], ...]:
+    """Every input's axes with what they may range over."""
+    sizes = {"batch": torch.export.Dim("batch", min=1, max=4096)}
+    if longest:
+        sizes["length"] = torch.export.Dim("length", min=2, max=longest)
+    return tuple({axis: sizes[name] for axis, name in axes[value].items()} for value in batch)
 
 
 def _export(wrapped: nn.Module, args: tuple[Any, ...], dynamic: tuple[Any, ...], names: list[str]) -> ir.Model:

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from export.causal_lm import causal_lm
 from export.forward import export_plain
-from export.text_classifier import example_batch
-from export.transformers_io import load_classifier, load_tokenizer, quiet_transformers, save
-from ravan.bundle import SOURCE, Bundle, check_file
+from export.image_classifier import image_classifier
+from export.recipe import Recipe
+from export.text_classifier import text_classifier
+from export.transformers_io import quiet_transformers
+from ravan.bundle import SOURCE, Bundle, Task, check_file
 from ravan.errors import ExportError
 from ravan.files import new_folder
 from ravan.runtime.adapter import read_adapter
@@ -50,21 +54,19 @@ def merge_bundle(bundle: Bundle, adapter: Path, out: Path, progress: Callable[[s
     trainables = read_adapter(adapter, spec).trainables(spec)
     with quiet_transformers(), new_folder(out) as folder:
         progress("merging")
-        model = load_classifier(bundle.path(SOURCE))
-        inject(model, spec)
-        write_trainables(model, spec, trainables)
-        batch = example_batch(model, (4, min(24, bundle.manifest.max_length)))
-        with torch.no_grad():
-            expected = model(**batch).logits.numpy()
-        merge(model, spec)
-        save(model, load_tokenizer(bundle.path(SOURCE)), folder)
+        recipe = reload(bundle, bundle.path(SOURCE))
+        batch = recipe.example(4, 24).batch
+        inject(recipe.model, spec)
+        write_trainables(recipe.model, spec, trainables)
+        expected = _logits(recipe, batch)
+        merge(recipe.model, spec)
+        recipe.save(folder)
         progress(f"exporting {INFERENCE}")
-        merged = load_classifier(folder)
-        export_plain(merged, batch, bundle.manifest.max_length, folder / INFERENCE)
+        merged = reload(bundle, folder)
+        export_plain(merged.model, batch, merged.axes, merged.longest, folder / INFERENCE)
         progress("comparing logits")
         arrays = {name: value.numpy() for name, value in batch.items()}
-        with torch.no_grad():
-            by_transformers = merged(**batch).logits.numpy()
+        by_transformers = _logits(merged, batch)
         (by_onnx,) = open_session(folder / INFERENCE).run([LOGITS], arrays)
         differences = [float(np.abs(seen - expected).max()) for seen in (by_transformers, by_onnx)]
         if not max(differences) <= TOLERANCE:
@@ -73,3 +75,21 @@ def merge_bundle(bundle: Bundle, adapter: Path, out: Path, progress: Callable[[s
                 "check that the adapter's values are of a sensible size."
             )
     return Merged(out, *differences)
+
+
+def reload(bundle: Bundle, folder: Path) -> Recipe:
+    """The recipe for a model that was saved for this bundle's task."""
+    manifest = bundle.manifest
+    match manifest.task:
+        case Task.TEXT_CLASSIFICATION:
+            return text_classifier(folder, max_length=manifest.max_length)
+        case Task.CAUSAL_LM:
+            return causal_lm(folder, manifest.max_length)
+        case Task.IMAGE_CLASSIFICATION:
+            return image_classifier(folder)
+
+
+def _logits(recipe: Recipe, batch: dict[str, Tensor]) -> np.ndarray:
+    with torch.no_grad():
+        logits: np.ndarray = recipe.model(**batch).logits.numpy()
+    return logits

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 Operand = ir.Value | np.ndarray | float | None
-Attribute = int | float | str | Iterable[int]
+Attribute = int | float | str | ir.Graph | Iterable[int]
 
 
 class Builder:
@@ -25,7 +25,7 @@ class Builder:
     def ops(self, op_type: str, *inputs: Operand, outputs: int, **attributes: Attribute) -> list[ir.Value]:
         """Appends a node with several outputs and returns them."""
         values = [x if x is None or isinstance(x, ir.Value) else self.constant(x) for x in inputs]
-        plain = {k: v if isinstance(v, (int, float, str)) else list(v) for k, v in attributes.items()}
+        plain = {k: v if isinstance(v, (int, float, str, ir.Graph)) else list(v) for k, v in attributes.items()}
         node = ir.node(op_type, values, plain, num_outputs=outputs, name=self._name(op_type))
         for i, out in enumerate(node.outputs):
             out.name = f"{node.name}_{i}" if i else node.name

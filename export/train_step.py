@@ -1,8 +1,4 @@
-"""The two graphs of a bundle, made from one forward graph.
-
-train.onnx: batch, labels and the flat ``trainables`` in; ``loss``, ``weight`` and the flat ``gradients`` out.
-eval.onnx: the same in; ``logits``, ``loss``, ``weight`` and ``correct`` out.
-"""
+"""The graphs of a bundle, made from one forward graph; ``ravan.runtime.names`` says what goes in and out."""
 
 import math
 
@@ -11,11 +7,12 @@ import onnx_ir.passes.common as passes
 
 from export.autodiff import RULES, differentiate
 from export.autodiff.backward import dims
-from export.losses import correct_predictions, cross_entropy
+from export.language_loss import eval_next_token_loss, train_next_token_loss
+from export.losses import eval_loss, train_loss
 from export.onnx_builder import Builder
 from export.quantize import quantize_frozen_products
 from ravan.bundle import Precision
-from ravan.runtime.names import CORRECT, GRADIENTS, LABELS, LOGITS, LOSS, TRAINABLES, WEIGHT
+from ravan.runtime.names import CORRECT, GRADIENTS, LABELS, LOSS, TRAINABLES, WEIGHT
 from ravan.spec import AdapterSpec
 
 
@@ -29,9 +26,9 @@ def train_graph(forward: ir.Model, spec: AdapterSpec, precision: Precision = Pre
     graph = model.graph
     trainables = _flat_trainables(graph, spec)
     forward_nodes = set(graph)
-    b = Builder(graph, "step")
-    loss = cross_entropy(b, graph.outputs[0], _labels(graph))
-    gradients = differentiate(graph, {graph.outputs[0]: loss.seed}, trainables, RULES)
+    b, logits, labels = Builder(graph, "step"), graph.outputs[0], _labels(graph)
+    loss = train_next_token_loss(b, logits, labels, precision) if _per_token(logits) else train_loss(b, logits, labels)
+    gradients = differentiate(graph, {loss.at: loss.gradient}, trainables, RULES)
     if precision is Precision.INT8:
         quantize_frozen_products(graph, gradients=set(graph) - forward_nodes)
     flat = b.op("Concat", *(b.op("Reshape", g, b.ints([-1])) for g in gradients), axis=0)
@@ -42,23 +39,34 @@ def train_graph(forward: ir.Model, spec: AdapterSpec, precision: Precision = Pre
 
 
 def eval_graph(forward: ir.Model, spec: AdapterSpec, precision: Precision = Precision.FP32) -> ir.Model:
-    """Logits, loss and counts of one batch."""
+    """Loss and counts of one batch, and a classifier's logits."""
     model = forward.clone()
     graph = model.graph
     _flat_trainables(graph, spec)
+    b, logits, labels = Builder(graph, "eval"), graph.outputs[0], _labels(graph)
+    if _per_token(logits):
+        loss = eval_next_token_loss(b, logits, labels, precision)
+        graph.outputs.clear()
+    else:
+        loss = eval_loss(b, logits, labels)
     if precision is Precision.INT8:
         quantize_frozen_products(graph)
-    logits = graph.outputs[0]
-    b, labels = Builder(graph, "eval"), _labels(graph)
-    loss = cross_entropy(b, logits, labels)  # its seed is read by nobody here, and dropped below
-    for name, value in (
-        (LOSS, loss.value),
-        (WEIGHT, loss.weight),
-        (CORRECT, correct_predictions(b, logits, labels)),
-    ):
+    for name, value in ((LOSS, loss.value), (WEIGHT, loss.weight), (CORRECT, loss.correct)):
         _output(graph, name, value, [])
-    assert logits.name == LOGITS
     return _finished(model)
+
+
+def prefix_graph(prefix: ir.Model, precision: Precision = Precision.FP32) -> ir.Model:
+    """The frozen part below the lowest adapted layer, raw batch to hidden states."""
+    model = prefix.clone()
+    if precision is Precision.INT8:
+        quantize_frozen_products(model.graph)
+    return _finished(model)
+
+
+def _per_token(logits: ir.Value) -> bool:
+    """Whether the model predicts at every token."""
+    return len(dims(logits)) == 3
 
 
 def _flat_trainables(graph: ir.Graph, spec: AdapterSpec) -> list[ir.Value]:
@@ -80,7 +88,7 @@ def _flat_trainables(graph: ir.Graph, spec: AdapterSpec) -> list[ir.Value]:
 
 
 def _labels(graph: ir.Graph) -> ir.Value:
-    labels = ir.val(LABELS, ir.DataType.INT64, dims(graph.outputs[0])[:1])
+    labels = ir.val(LABELS, ir.DataType.INT64, dims(graph.outputs[0])[:-1])
     graph.inputs.append(labels)
     return labels
 

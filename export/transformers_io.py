@@ -1,18 +1,15 @@
 """Loading and saving with Hugging Face transformers, quietly and with our errors."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.image_processing_base import ImageProcessingMixin
 from transformers.utils import logging
 
 from ravan.errors import EnvironmentProblem, ExportError
@@ -32,30 +29,39 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_classifier(model: str | Path, labels: tuple[str, ...] | None = None, seed: int = 0) -> PreTrainedModel:
-    """A text classifier in float32, for these labels or for those it was saved with.
+def load_model(kind: Any, model: str | Path, seed: int, settings: Mapping[str, Any] | None = None) -> PreTrainedModel:
+    """A model by one of transformers' AutoModelFor... classes, in float32 and evaluation mode.
 
-    Modules that the checkpoint lacks are drawn from the seed. Attention is "eager": plain products and softmax, which
-    the exporter turns into plain ONNX.
+    Args:
+        kind: such as ``AutoModelForSequenceClassification``.
+        model: folder, hub id, or path of a .gguf file.
+        seed: modules that the checkpoint lacks, or has in another size, are drawn from it.
+        settings: replace the config's.
+
+    Attention is "eager": plain products and softmax, which the exporter turns into plain ONNX.
 
     Raises:
         ExportError: transformers can't load it.
     """
-    named = {} if labels is None else {"id2label": dict(enumerate(labels)), "label2id": _indices(labels)}
+    where, options = _located(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            loaded: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-                model,
-                config=AutoConfig.from_pretrained(model, **named),
+            loaded: PreTrainedModel = kind.from_pretrained(
+                where,
+                config=AutoConfig.from_pretrained(where, **options, **(settings or {})),
                 attn_implementation="eager",
                 dtype=torch.float32,
-                ignore_mismatched_sizes=labels is not None,
+                ignore_mismatched_sizes=bool(settings),
+                **options,
             )
+        except ImportError as error:
+            raise ExportError(f"transformers can't load {model} ({_reason(error)}): install what it names.") from error
         except (OSError, ValueError, KeyError) as error:
             raise ExportError(
                 f"transformers can't load {model} ({_reason(error)}): give a model folder or hub id."
             ) from error
+    loaded = _dequantized(loaded) if options else loaded
     loaded.eval()
     return loaded
 
@@ -66,14 +72,41 @@ def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
     Raises:
         ExportError: it has none that transformers can load.
     """
+    where, options = _located(model)
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where, **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise ExportError(f"{model} has no tokenizer that transformers can load: add its tokenizer.json.") from error
     return tokenizer
 
 
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def label_names(labels: tuple[str, ...] | None) -> dict[str, Any]:
+    """The config's settings for these labels; none to keep its own."""
+    if labels is None:
+        return {}
+    return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+
+
+def saved_labels(model: PreTrainedModel) -> tuple[str, ...]:
+    """The label names in the order of the logits."""
+    names: dict[Any, str] = dict(model.config.id2label or {})
+    return tuple(names[i] for i in range(len(names)))
+
+
+def image_normalization(model: str | Path, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel from preprocessor_config.json, as transformers' image processors do.
+
+    0.5 and 0.5, which maps pixels to -1..1, if the model has none.
+    """
+    try:
+        found, _ = ImageProcessingMixin.get_image_processor_dict(model)
+    except (OSError, ValueError):
+        found = {}
+    mean, std = (_per_channel(found.get(name), channels) for name in ("image_mean", "image_std"))
+    return mean, std
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
     """Saves both as transformers does.
 
     Raises:
@@ -83,12 +116,31 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
         model.save_pretrained(folder)
     except SafetensorError as error:  # not an OSError, though it carries one
         raise EnvironmentProblem(f"The model can't be written ({error}): free some space and start again.") from error
-    tokenizer.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
 
 
-def _indices(labels: tuple[str, ...]) -> dict[str, int]:
-    return {label: i for i, label in enumerate(labels)}
+def _located(model: str | Path) -> tuple[str | Path, dict[str, str]]:
+    """What transformers is given: a folder or hub id, or the folder and name of a GGUF file."""
+    path = Path(model)
+    return (path.parent, {"gguf_file": path.name}) if path.suffix.lower() == ".gguf" else (model, {})
+
+
+def _dequantized(model: PreTrainedModel) -> PreTrainedModel:
+    """The same weights in a model that knows nothing of the quantized file it came from, and so can be saved."""
+    config = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    fresh = type(model)(config)
+    fresh.load_state_dict(model.state_dict())
+    return fresh
+
+
+def _per_channel(values: object, channels: int) -> tuple[float, ...]:
+    given = tuple(map(float, values)) if isinstance(values, (list, tuple)) else (0.5,) * channels
+    return given if len(given) == channels else given[:1] * channels
 
 
 def _reason(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__).rstrip(".")

@@ -1,6 +1,5 @@
 """Holding a bundle's graphs against torch autograd before anybody trusts them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from export.recipe import Example
+from ravan.bundle import EVAL, PREFIX, TRAIN
 from ravan.errors import ExportError
 from ravan.layout import Vector
-from ravan.runtime.names import GRADIENTS, LABELS, LOGITS, LOSS, TRAINABLES
+from ravan.runtime.names import GRADIENTS, HIDDEN, IGNORED, LABELS, LOGITS, LOSS, TRAINABLES
 from ravan.runtime.session import open_session
 from ravan.spec import AdapterSpec
 from ravan.torch import named_trainables, read_trainables, write_trainables
@@ -21,20 +22,12 @@ LEAST_COSINE = 0.95
 
 
 @dataclass(frozen=True)
-class Graphs:
-    """Where train.onnx and eval.onnx are."""
-
-    train: Path
-    evaluate: Path
-
-
-@dataclass(frozen=True)
 class GraphOutputs:
-    """What both graphs gave for one batch: gradients flat, logits [batch, classes]."""
+    """What the graphs gave for one batch: gradients flat, logits [batch, classes] (language models give none)."""
 
     loss: float
     gradients: np.ndarray
-    logits: np.ndarray
+    logits: np.ndarray | None
     eval_loss: float
 
 
@@ -46,7 +39,7 @@ class Verification:
         loss: of the loss, absolute.
         gradient: of any gradient, relative to the largest absolute value in its tensor.
         worst: the trainable with that gradient.
-        logits: of eval.onnx's logits, absolute.
+        logits: of eval.onnx's logits, absolute; 0 for language models, which give the loss alone.
     """
 
     loss: float
@@ -55,22 +48,20 @@ class Verification:
     logits: float
 
 
-def verify(
-    graphs: Graphs, model: nn.Module, spec: AdapterSpec, batch: Mapping[str, Tensor], labels: Tensor
-) -> Verification:
-    """Runs both float graphs and torch on the same batch, at trainables moved away from their start.
+def verify(folder: Path, model: nn.Module, spec: AdapterSpec, example: Example) -> Verification:
+    """Runs the float graphs in ``folder`` and torch on the same batch, at trainables moved away from their start.
 
     H = 0 would hide errors: there s has no gradient and B H A none either, so H and s are perturbed first.
     """
     start = read_trainables(model, spec)
     write_trainables(model, spec, perturbed(spec, start))
     try:
-        expected = model(**batch)
+        expected = model(**example.batch)
         logits: Tensor = expected.logits if hasattr(expected, LOGITS) else expected
-        loss = F.cross_entropy(logits, labels)
+        loss = F.cross_entropy(logits.flatten(0, -2), example.labels.flatten(), ignore_index=IGNORED)
         parameters = named_trainables(model, spec)
         gradients = torch.autograd.grad(loss, list(parameters.values()))
-        seen = run_graphs(graphs, feed_of(batch, labels, read_trainables(model, spec)))
+        seen = run_graphs(folder, feed_of(example, read_trainables(model, spec)))
     finally:
         write_trainables(model, spec, start)
     errors = _gradient_errors(list(parameters), gradients, seen.gradients)
@@ -79,7 +70,7 @@ def verify(
         loss=max(abs(seen.loss - loss.item()), abs(seen.eval_loss - loss.item())),
         gradient=errors[worst],
         worst=worst,
-        logits=float(np.abs(seen.logits - logits.detach().numpy()).max()),
+        logits=0.0 if seen.logits is None else float(np.abs(seen.logits - logits.detach().numpy()).max()),
     )
 
 
@@ -89,16 +80,30 @@ def int8_likeness(exact: GraphOutputs, int8: GraphOutputs, spec: AdapterSpec) ->
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
-def run_graphs(graphs: Graphs, feed: Feed) -> GraphOutputs:
-    """Both graphs on one batch."""
-    loss, gradients = open_session(graphs.train).run([LOSS, GRADIENTS], feed)
-    logits, eval_loss = open_session(graphs.evaluate).run([LOGITS, LOSS], feed)
-    return GraphOutputs(float(loss), gradients, logits, float(eval_loss))
+def run_graphs(folder: Path, feed: Feed) -> GraphOutputs:
+    """The graphs of a bundle's folder on one batch."""
+    if (folder / PREFIX).exists():
+        (hidden,) = _run(folder / PREFIX, [HIDDEN], feed)
+        loss, gradients = _run(folder / TRAIN, [LOSS, GRADIENTS], feed | {HIDDEN: hidden})
+    else:
+        loss, gradients = _run(folder / TRAIN, [LOSS, GRADIENTS], feed)
+    eval_loss, *logits = _run(folder / EVAL, [LOSS, LOGITS], feed)
+    return GraphOutputs(float(loss), gradients, logits[0] if logits else None, float(eval_loss))
 
 
-def feed_of(batch: Mapping[str, Tensor], labels: Tensor, trainables: Vector) -> Feed:
-    """Everything both graphs take."""
-    return {name: value.numpy() for name, value in batch.items()} | {LABELS: labels.numpy(), TRAINABLES: trainables}
+def feed_of(example: Example, trainables: Vector) -> Feed:
+    """Everything the graphs take."""
+    batch = {name: value.numpy() for name, value in example.batch.items()}
+    return batch | {LABELS: example.labels.numpy(), TRAINABLES: trainables}
+
+
+def _run(path: Path, outputs: list[str], feed: Feed) -> list[np.ndarray]:
+    """Those of the outputs that the graph has, from those of the feed that it takes."""
+    session = open_session(path)
+    wanted = [value.name for value in session.get_outputs() if value.name in outputs]
+    taken = {value.name: feed[value.name] for value in session.get_inputs()}
+    seen = dict(zip(wanted, session.run(wanted, taken), strict=True))
+    return [seen[name] for name in outputs if name in seen]
 
 
 def require(verification: Verification, tolerance: float) -> None:

@@ -1,9 +1,11 @@
 """The training bundle: a folder a device downloads once, and the manifest that vouches for every file in it.
 
     train.onnx      the training step: batch and trainables in; loss, weight and gradients out
-    eval.onnx       logits, loss, weight and correct predictions from the same inputs
-    weights.bin     frozen weights and bases, shared by both graphs
-    tokenizer.json  turns text into token ids
+    eval.onnx       loss, weight and correct predictions from the same inputs
+    prefix.onnx     only with adapters in the top layers alone: what of the model no trainable changes, batch in,
+                    hidden states out, which train.onnx then takes instead of the raw input
+    weights.bin     frozen weights and bases, shared by all graphs
+    tokenizer.json  turns text into token ids; not in bundles for images
     initial.ravan   the adapter of round 0, as an update that carries every head
     manifest.json   this file's ``Manifest``
     source/         the model as transformers loads it; stays with the operator and is used by merge
@@ -23,16 +25,32 @@ from typing import Any
 from ravan.errors import BundleError, SpecError
 from ravan.spec import AdapterSpec, canonical_json
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)
 MANIFEST = "manifest.json"
 TRAIN = "train.onnx"
 EVAL = "eval.onnx"
+PREFIX = "prefix.onnx"
 WEIGHTS = "weights.bin"
 TOKENIZER = "tokenizer.json"
 INITIAL = "initial.ravan"
 SOURCE = "source"
-DEVICE_FILES = (TRAIN, EVAL, WEIGHTS, TOKENIZER, INITIAL)
+LARGEST_SIDE = 4096  # pixels of an image, and its tokens
 _CHUNK = 1 << 20
+
+
+class Task(StrEnum):
+    """What a bundle's model is trained to do, and so what its examples are."""
+
+    TEXT_CLASSIFICATION = "text-classification"
+    CAUSAL_LM = "causal-lm"
+    IMAGE_CLASSIFICATION = "image-classification"
+
+    @property
+    def device_files(self) -> tuple[str, ...]:
+        """What every bundle of this task holds for devices."""
+        always = (TRAIN, EVAL, WEIGHTS, INITIAL)
+        return always if self is Task.IMAGE_CLASSIFICATION else (*always, TOKENIZER)
 
 
 class Precision(StrEnum):
@@ -40,6 +58,41 @@ class Precision(StrEnum):
 
     FP32 = "fp32"
     INT8 = "int8"
+
+
+@dataclass(frozen=True)
+class LanguageSettings:
+    """How documents become sequences for next-token prediction.
+
+    Attributes:
+        vocabulary: number of token ids the model knows.
+        end_id: token id that ends a document.
+        packed: documents are joined and cut into full sequences; else each is cut on its own and padded.
+    """
+
+    vocabulary: int
+    end_id: int
+    packed: bool
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """How an image becomes an input: resized to height x width, divided by 255, then (x - mean) / std per channel.
+
+    Attributes:
+        tokens: patches and class token of one image, what it counts for beside a text's tokens.
+    """
+
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    tokens: int
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for RGB."""
+        return len(self.mean)
 
 
 @dataclass(frozen=True)
@@ -55,10 +108,10 @@ class Manifest:
     """What a bundle holds and promises.
 
     Attributes:
-        task: "text-classification".
+        task: what the model is trained to do.
         adapter: the adapter spec.
-        labels: label names in the order of the logits.
-        max_length: longest sequence, tokens.
+        labels: label names in the order of the logits; empty for language models.
+        max_length: longest sequence, tokens; 0 for images.
         pad_id: token id that fills short sequences.
         precision: of the frozen products.
         files: what a device downloads, by path inside the bundle.
@@ -66,9 +119,13 @@ class Manifest:
         model: name of the model it was made from.
         versions: of the software that made it.
         verification: largest differences seen against torch, and the tolerance.
+        language: only for language models.
+        image: only for images.
+        memory: bytes that a training process takes at its largest, by the name of the preset it was measured with.
+        schema: of the manifest; kept, so that the id of an older bundle stays what it was.
     """
 
-    task: str
+    task: Task
     adapter: AdapterSpec
     labels: tuple[str, ...]
     max_length: int
@@ -79,6 +136,15 @@ class Manifest:
     model: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     verification: Mapping[str, float] = field(default_factory=dict)
+    language: LanguageSettings | None = None
+    image: ImageSettings | None = None
+    memory: Mapping[str, int] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    @property
+    def classes(self) -> int:
+        """How many logits the model gives: labels, or token ids."""
+        return self.language.vocabulary if self.language else len(self.labels)
 
     @property
     def bundle_id(self) -> str:
@@ -92,7 +158,11 @@ class Manifest:
 
     def to_json(self) -> str:
         """Canonical JSON."""
-        return canonical_json({"schema": SCHEMA} | asdict(self))
+        value = asdict(self)
+        if self.schema == 1:
+            for name in _SINCE_SCHEMA_2:
+                del value[name]
+        return canonical_json(value)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Manifest":
@@ -103,12 +173,12 @@ class Manifest:
         """
         try:
             value = json.loads(text)
-            if value["schema"] > SCHEMA:
+            if value["schema"] not in READABLE:
                 raise BundleError(
                     f"The bundle needs manifest schema {value['schema']}, here is {SCHEMA}: update ravan-fl."
                 )
             manifest = cls(
-                task=str(value["task"]),
+                task=Task(value["task"]),
                 adapter=AdapterSpec.from_dict(value["adapter"]),
                 labels=tuple(map(str, value["labels"])),
                 max_length=int(value["max_length"]),
@@ -119,11 +189,44 @@ class Manifest:
                 model=str(value["model"]),
                 versions={str(k): str(v) for k, v in value["versions"].items()},
                 verification={str(k): float(v) for k, v in value["verification"].items()},
+                language=_language(value.get("language")),
+                image=_image(value.get("image")),
+                memory={str(k): int(v) for k, v in value.get("memory", {}).items()},
+                schema=int(value["schema"]),
             )
             manifest.to_json()  # refuses numbers that are none
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError, SpecError) as error:
             raise BundleError(f"{MANIFEST} can't be read ({error}): fetch or export the bundle again.") from error
+        _require_settings(manifest)
         return manifest
+
+
+_SINCE_SCHEMA_2 = ("language", "image", "memory")
+
+
+def _language(value: Mapping[str, Any] | None) -> LanguageSettings | None:
+    if value is None:
+        return None
+    return LanguageSettings(int(value["vocabulary"]), int(value["end_id"]), bool(value["packed"]))
+
+
+def _image(value: Mapping[str, Any] | None) -> ImageSettings | None:
+    if value is None:
+        return None
+    mean, std = (tuple(map(float, value[name])) for name in ("mean", "std"))
+    if len(mean) not in (1, 3) or len(std) != len(mean) or not min(std) > 0:
+        raise BundleError("The bundle's images have neither 1 nor 3 channels: export the bundle again.")
+    sizes = [int(value[name]) for name in ("height", "width", "tokens")]
+    if not 0 < min(sizes) <= max(sizes) <= LARGEST_SIDE:
+        raise BundleError(f"The bundle's images are not between 1 and {LARGEST_SIDE} wide: export the bundle again.")
+    return ImageSettings(sizes[0], sizes[1], mean, std, sizes[2])
+
+
+def _require_settings(manifest: Manifest) -> None:
+    """Raises BundleError if the settings of the task are missing."""
+    needed = {Task.CAUSAL_LM: manifest.language, Task.IMAGE_CLASSIFICATION: manifest.image}
+    if manifest.task in needed and needed[manifest.task] is None:
+        raise BundleError(f"The manifest has no settings for {manifest.task}: export the bundle again.")
 
 
 def _entries(value: Mapping[str, Any]) -> dict[str, FileEntry]:
@@ -185,7 +288,7 @@ def open_bundle(folder: Path) -> Bundle:
             f"{folder} is no training bundle ({MANIFEST}: {error.strerror}): export one first."
         ) from error
     manifest = Manifest.from_json(text)
-    for name in DEVICE_FILES:
+    for name in manifest.task.device_files:
         if name not in manifest.files:
             raise BundleError(f"The manifest of {folder} does not list {name}: export the bundle again.")
     for name, entry in manifest.files.items():

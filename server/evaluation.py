@@ -1,4 +1,4 @@
-"""Held-out accuracy of a global adapter, through the bundle's eval.onnx."""
+"""Held-out loss and accuracy of a global adapter, through the bundle's eval.onnx."""
 
 import asyncio
 import threading
@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ravan.bundle import Bundle
+from ravan.runtime.examples import in_order_of_size, read_examples
 from ravan.runtime.session import Batch, Evaluation, Evaluator, RuntimeOptions
-from ravan.runtime.text import TextBatches, read_text_data
 from ravan.update import Update
 from server.bundles import Bundles
 from server.records import Run
@@ -17,10 +17,8 @@ class HeldOut:
     """A run's held-out examples and the session that evaluates adapters on them."""
 
     def __init__(self, bundle: Bundle, path: Path, batch_size: int, options: RuntimeOptions) -> None:
-        data = read_text_data(path, bundle.manifest.labels)
         self._spec = bundle.manifest.adapter
-        batches = TextBatches(bundle).in_order_of_length(data.examples, batch_size)
-        self._batches: Sequence[Batch] = list(batches)
+        self._batches: Sequence[Batch] = list(in_order_of_size(read_examples(bundle, path), batch_size))
         self._evaluator = Evaluator(bundle, options)
         self._stopped = threading.Event()
 

@@ -8,12 +8,14 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from export.text_classifier import TextClassifierOptions, export_text_classifier
+from export.bundle import ExportOptions, export_bundle
+from export.text_classifier import text_classifier
 from ravan.bundle import Bundle, open_bundle
 from ravan.spec import AdapterSpec, LayerSpec, TensorSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = ("fruit", "tool", "animal")
+MAX_LENGTH = 16
 WORDS = {
     "fruit": ["apple", "pear", "plum", "cherry", "grape", "melon"],
     "tool": ["hammer", "saw", "drill", "wrench", "chisel", "pliers"],
@@ -71,7 +73,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model exported; shared by all tests, so read only."""
     out = tmp_path_factory.mktemp("bundle") / "bundle"
-    export_text_classifier(TextClassifierOptions(str(model_folder), LABELS, heads=4, rank=4, max_length=16), out)
+    export_bundle(lambda: text_classifier(model_folder, LABELS, MAX_LENGTH), ExportOptions(rank=4), out, "model")
     return out
 
 

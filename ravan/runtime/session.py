@@ -1,17 +1,18 @@
-"""onnxruntime sessions, and the two things a bundle's graphs do: a training step and an evaluation."""
+"""onnxruntime sessions, and what a bundle's graphs do: a training step, its frozen part alone, and an evaluation."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from ravan.bundle import EVAL, TRAIN, Bundle
-from ravan.errors import BundleError, RuntimeProblem
+from ravan.bundle import EVAL, PREFIX, TRAIN, Bundle, Manifest
+from ravan.errors import BundleError, DataError, RuntimeProblem
 from ravan.layout import Vector
-from ravan.runtime.names import CORRECT, GRADIENTS, LOSS, TRAINABLES, WEIGHT
+from ravan.runtime.names import CORRECT, GRADIENTS, HIDDEN, IGNORED, LABELS, LOSS, TRAINABLES, WEIGHT
 
 Batch = Mapping[str, NDArray[Any]]
 """Input name to array; all have the batch as their first axis."""
@@ -24,10 +25,12 @@ class RuntimeOptions:
     Attributes:
         threads: threads for one operator, 0 for all cores.
         spinning: keep idle threads spinning between operators; faster alone, unkind to other processes.
+        mapped: leave weights in the file, mapped and reclaimable, instead of packing them for speed.
     """
 
     threads: int = 0
     spinning: bool = False
+    mapped: bool = False
 
 
 def open_session(path: Path, options: RuntimeOptions | None = None) -> ort.InferenceSession:
@@ -43,6 +46,8 @@ def open_session(path: Path, options: RuntimeOptions | None = None) -> ort.Infer
     settings.log_severity_level = 3
     settings.enable_mem_pattern = False  # its plan per shape held a third more memory and saved no time
     settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spinning else "0")
+    if options.mapped:
+        settings.add_session_config_entry("session.disable_prepacking", "1")
     try:
         return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class but Exception
@@ -69,9 +74,26 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
+def check_labels(manifest: Manifest, batch: Batch) -> None:
+    """Refuses what would read outside the logits or mean nothing, before the session runs.
+
+    Raises:
+        DataError: no labels at all, or one outside the range.
+    """
+    labels = batch.get(LABELS)
+    counted = np.zeros(0, np.int64) if labels is None else labels[labels != IGNORED] if manifest.language else labels
+    if not counted.size:
+        raise DataError("A batch holds no label: give every example one.")
+    if counted.min() < 0 or counted.max() >= manifest.classes:
+        raise DataError(
+            f"A label is {counted.min() if counted.min() < 0 else counted.max()}, "
+            f"the bundle knows 0 to {manifest.classes - 1}: use the bundle's own labels."
+        )
+
+
 @dataclass(frozen=True)
 class StepResult:
-    """Mean loss over the batch, the number of examples behind it, and the gradient of every trainable."""
+    """Mean loss over the batch, the number of examples or tokens behind it, and the gradient of every trainable."""
 
     loss: float
     weight: float
@@ -82,34 +104,63 @@ class TrainStep:
     """train.onnx of a bundle: gradients at given trainables for one batch."""
 
     def __init__(self, bundle: Bundle, options: RuntimeOptions | None = None) -> None:
+        self._manifest = bundle.manifest
         self._session = open_session(bundle.path(TRAIN), options)
+        self._inputs = {value.name for value in self._session.get_inputs()}
 
     def __call__(self, trainables: Vector, batch: Batch) -> StepResult:
-        """One forward and backward pass; ``trainables`` and the gradients are flat, in the spec's order."""
-        feed: Batch = {**batch, TRAINABLES: trainables}
+        """One forward and backward pass; ``trainables`` and the gradients are flat, in the spec's order.
+
+        Raises:
+            DataError: the batch's labels are out of range or none.
+        """
+        check_labels(self._manifest, batch)
+        feed = {name: value for name, value in batch.items() if name in self._inputs}
+        feed[TRAINABLES] = trainables
         loss, weight, gradients = run_session(self._session, [LOSS, WEIGHT, GRADIENTS], feed)
         return StepResult(float(loss), float(weight), gradients)
 
 
+class Prefix:
+    """prefix.onnx of a bundle: what no trainable changes, from the raw batch."""
+
+    def __init__(self, bundle: Bundle, options: RuntimeOptions | None = None) -> None:
+        self._session = open_session(bundle.path(PREFIX), options)
+        self._inputs = {value.name for value in self._session.get_inputs()}
+
+    def __call__(self, batch: Batch) -> NDArray[np.float32]:
+        """Hidden states [batch, length, width]."""
+        feed = {name: value for name, value in batch.items() if name in self._inputs}
+        (hidden,) = run_session(self._session, [HIDDEN], feed)
+        return np.asarray(hidden, np.float32)
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """Over ``examples`` examples: mean loss and the share of correct predictions."""
+    """Over ``examples`` examples, or labelled tokens: mean loss and the share of correct predictions."""
 
     loss: float
     accuracy: float
     examples: int
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss), the usual figure for language models."""
+        return float(np.exp(min(self.loss, 700.0)))
 
 
 class Evaluator:
     """eval.onnx of a bundle."""
 
     def __init__(self, bundle: Bundle, options: RuntimeOptions | None = None) -> None:
+        self._manifest = bundle.manifest
         self._session = open_session(bundle.path(EVAL), options)
 
     def evaluate(self, trainables: Vector, batches: Iterable[Batch]) -> Evaluation:
         """Mean loss and accuracy over all examples of the batches."""
         loss = correct = examples = 0.0
         for batch in batches:
+            check_labels(self._manifest, batch)
             feed: Batch = {**batch, TRAINABLES: trainables}
             mean, weight, hits = run_session(self._session, [LOSS, WEIGHT, CORRECT], feed)
             loss, correct, examples = loss + float(mean * weight), correct + float(hits), examples + float(weight)

@@ -41,16 +41,20 @@ def make_spec(
     init: Init = Init.GRAM_SCHMIDT,
     seed: int = 0,
     saved: Sequence[str] = (),
+    top_layers: int | None = None,
 ) -> AdapterSpec:
     """The adapter spec for the layers that match ``patterns``; ``rank`` is given or follows from ``budget``.
 
-    ``saved`` are patterns of modules that are trained as they are, as PEFT's modules_to_save.
+    ``saved`` are patterns of modules that are trained as they are, as PEFT's modules_to_save. ``top_layers`` keeps
+    only the targets in so many of the last transformer layers; the backward pass stops below them.
 
     Raises:
         TargetError: a pattern matches nothing.
         SpecError: a count makes no sense.
     """
     targets = find_targets(model, patterns)
+    if top_layers is not None:
+        targets = _topmost(targets, top_layers)
     layers = tuple(LayerSpec(name, m.in_features, m.out_features) for name, m in targets.items())
     if rank is None:
         rank = rank_for_budget(budget or 0, layers, heads)
@@ -86,6 +90,15 @@ def merge(model: nn.Module, spec: AdapterSpec) -> None:
         if not bool(torch.isfinite(adapted.base.weight).all()):
             raise ExportError(f"The merged weight of {layer.name} is not finite: choose an earlier adapter.")
         model.set_submodule(layer.name, adapted.base)
+
+
+def _topmost(targets: dict[str, nn.Linear], count: int) -> dict[str, nn.Linear]:
+    """Those in the last ``count`` layers; a layer is known by the first number in a module's name."""
+    layers = {name: next((int(part) for part in name.split(".") if part.isdecimal()), None) for name in targets}
+    numbers = sorted({number for number in layers.values() if number is not None})
+    if not 0 < count <= len(numbers):
+        raise TargetError(f"The top {count} layers can't be adapted: {len(numbers)} numbered layers match the targets.")
+    return {name: module for name, module in targets.items() if layers[name] in numbers[-count:]}
 
 
 def _saved_tensors(model: nn.Module, patterns: Sequence[str], targets: Iterable[str]) -> Iterable[TensorSpec]:

@@ -14,7 +14,8 @@ from demo.processes import ending_together, running
 from ravan.aggregate import Contribution, average
 from ravan.bundle import Bundle
 from ravan.errors import EnvironmentProblem, Unreachable
-from ravan.runtime.text import read_text_data
+from ravan.runtime.rows import label_of, read_rows, text_of
+from ravan.runtime.text import COLUMNS
 from ravan.update import Update
 from tests.ravan.updates import full_update, random_update
 
@@ -32,8 +33,10 @@ def test_the_split_gives_every_document_to_one_device_and_is_far_from_even() -> 
 def test_the_real_documents_are_read_as_devices_read_them(tmp_path: Path) -> None:
     corpus = newsgroups()
     assert (len(corpus.train), len(corpus.test), len(corpus.labels)) == (11293, 7528, 20)
-    data = read_text_data(write_jsonl(tmp_path / "test.jsonl", corpus.test[:500]), corpus.labels)
-    assert len(data.examples) == 500
+    index = {label: i for i, label in enumerate(corpus.labels)}
+    path = write_jsonl(tmp_path / "test.jsonl", corpus.test[:500])
+    read = read_rows(path, COLUMNS, lambda row: (text_of(row), label_of(row, index)), skip_bad=False)
+    assert len(read.values) == 500
 
 
 def test_exactness_sees_the_mean_and_whatever_is_not_it(bundle: Bundle) -> None:

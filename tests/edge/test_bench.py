@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from edge.bench import PRESETS, measure, random_parts
+from edge.bench import measure
 from edge.cli import app
-from edge.memory import peak_memory
 from ravan.bundle import Bundle
 from ravan.errors import RuntimeProblem
+from ravan.runtime.footprint import PRESETS, full_parts
+from ravan.runtime.memory import peak_memory
 from ravan.runtime.names import INPUT_IDS
 
 
@@ -29,7 +30,7 @@ def test_every_preset_is_shown_as_json(bundle: Bundle) -> None:
 
 
 def test_the_parts_hold_the_whole_batch(bundle: Bundle) -> None:
-    parts = random_parts(bundle, batch=7, length=8, tokens=16)
+    parts = full_parts(bundle, rows=7, length=8, tokens=16)
     assert [part[INPUT_IDS].shape for part in parts] == [(2, 8)] * 3 + [(1, 8)]
 
 

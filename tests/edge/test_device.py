@@ -87,7 +87,7 @@ def scene(bundle: Bundle, tmp_path: Path) -> Iterator[tuple[Scripted, Device, th
     client = FleetClient(f"127.0.0.1:{port}", home.device_id("one"), stop)
     data = write_rows(tmp_path / "data.jsonl", sentences(6, 0))
     options = DeviceOptions("one", data, until_finished=True)
-    yield fleet, Device(options, client, home, Workshop(RuntimeOptions(1)), Events(), stop), stop
+    yield fleet, Device(options, client, home, Workshop(RuntimeOptions(1), home.hidden_states, 0), Events(), stop), stop
     client.close()
     home.close()
     server.stop(None).wait()

@@ -1,6 +1,7 @@
 """A local run on the real train.onnx: what is trained, what is uploaded, and that it learns."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ from ravan.bundle import INITIAL, Bundle
 from ravan.heads import Scoring
 from ravan.layout import Vector
 from ravan.rpc.plan import OptimizerName, TrainingPlan, plan_from_proto, plan_to_proto
+from ravan.runtime.examples import micro_batches
 from ravan.runtime.names import INPUT_IDS, LABELS
 from ravan.runtime.session import Batch, StepResult, TrainStep
-from ravan.runtime.text import TextBatches, TextData, read_text_data
+from ravan.runtime.text import LabelledTexts
 from ravan.update import Update, decode, encode
-from tests.conftest import LABELS as NAMES
 from tests.conftest import sentences, write_rows
 
 DEVICE = "0123456789abcdef" * 2
@@ -28,20 +29,24 @@ def step(bundle: Bundle) -> TrainStep:
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> TextData:
-    return read_text_data(write_rows(tmp_path / "data.jsonl", sentences(60, 1)), NAMES)
+def data(bundle: Bundle, tmp_path: Path) -> LabelledTexts:
+    return LabelledTexts.read(bundle, write_rows(tmp_path / "data.jsonl", sentences(60, 1)))
 
 
-def local_run(bundle: Bundle, step: TrainStep, data: TextData, plan: TrainingPlan, budget: float = 1.0) -> LocalRun:
+def local_run(
+    bundle: Bundle, step: TrainStep, data: LabelledTexts, plan: TrainingPlan, budget: float = 1.0
+) -> LocalRun:
     spec = bundle.manifest.adapter
     base = decode(spec, bundle.path(INITIAL).read_bytes())
     generator = run_generator(plan, 1, DEVICE)
-    batches = mini_batches(TextBatches(bundle), data.examples, plan.batch_size, 0, generator)
+    batches = mini_batches(data, plan.batch_size, 0, generator)
     return train_locally(step, spec, base, batches, plan, budget, generator)
 
 
 @pytest.mark.parametrize("optimizer", OptimizerName)
-def test_a_local_run_lowers_the_loss(bundle: Bundle, step: TrainStep, data: TextData, optimizer: OptimizerName) -> None:
+def test_a_local_run_lowers_the_loss(
+    bundle: Bundle, step: TrainStep, data: LabelledTexts, optimizer: OptimizerName
+) -> None:
     rate = 1e-2 if optimizer is OptimizerName.ADAMW else 0.05
     plan = TrainingPlan(
         local_steps=80, batch_size=12, optimizer=optimizer, learning_rate=rate, saved_learning_rate=rate
@@ -51,7 +56,7 @@ def test_a_local_run_lowers_the_loss(bundle: Bundle, step: TrainStep, data: Text
     assert len(run.losses) == 80
 
 
-def test_the_same_run_again_gives_the_same_bytes(bundle: Bundle, step: TrainStep, data: TextData) -> None:
+def test_the_same_run_again_gives_the_same_bytes(bundle: Bundle, step: TrainStep, data: LabelledTexts) -> None:
     plan = TrainingPlan(local_steps=3, batch_size=4)
     first, again = (encode(bundle.manifest.adapter, local_run(bundle, step, data, plan, 0.5).update) for _ in range(2))
     assert first == again
@@ -60,7 +65,7 @@ def test_the_same_run_again_gives_the_same_bytes(bundle: Bundle, step: TrainStep
 @pytest.mark.parametrize("scoring", Scoring)
 @pytest.mark.parametrize(("budget", "k"), [(0.25, 1), (0.5, 2), (1.0, 4)])
 def test_a_budget_trains_and_uploads_k_heads_of_every_layer(
-    bundle: Bundle, step: TrainStep, data: TextData, scoring: Scoring, budget: float, k: int
+    bundle: Bundle, step: TrainStep, data: LabelledTexts, scoring: Scoring, budget: float, k: int
 ) -> None:
     run = local_run(bundle, step, data, TrainingPlan(local_steps=2, batch_size=4, head_scoring=scoring), budget)
     assert run.heads_per_layer == k
@@ -72,7 +77,7 @@ def test_a_budget_trains_and_uploads_k_heads_of_every_layer(
 
 
 def test_gradient_scoring_takes_the_heads_with_the_largest_gradient(
-    bundle: Bundle, step: TrainStep, data: TextData
+    bundle: Bundle, step: TrainStep, data: LabelledTexts
 ) -> None:
     spec, plan = bundle.manifest.adapter, TrainingPlan(local_steps=1, batch_size=4)
     seen: list[Vector] = []
@@ -84,45 +89,48 @@ def test_gradient_scoring_takes_the_heads_with_the_largest_gradient(
 
     base = decode(spec, bundle.path(INITIAL).read_bytes())
     generator = run_generator(plan, 1, DEVICE)
-    batches = mini_batches(TextBatches(bundle), data.examples, 4, 0, generator)
+    batches = mini_batches(data, 4, 0, generator)
     run = train_locally(watched, spec, base, batches, plan, 0.25, generator)
     norms = np.linalg.norm(seen[0][: spec.H_size].reshape(spec.H_shape), axis=(2, 3))
     np.testing.assert_array_equal(run.update.heads.argmax(axis=1), norms.argmax(axis=1))
 
 
-def test_every_example_is_seen_once_before_any_is_seen_again(bundle: Bundle, data: TextData) -> None:
-    batches = mini_batches(TextBatches(bundle), data.examples, 7, 0, np.random.default_rng(0))
+def test_every_example_is_seen_once_before_any_is_seen_again(bundle: Bundle, data: LabelledTexts) -> None:
+    batches = mini_batches(data, 7, 0, np.random.default_rng(0))
     seen = [int(x) for _ in range(8) for part in next(batches) for x in part[LABELS]]
-    every = sorted(example.label for example in data.examples)
+    every = sorted(data.labels)
     assert len(seen) == 56
     assert not Counter(seen) - Counter(every)
 
 
-def test_a_shard_smaller_than_a_batch_still_fills_it(bundle: Bundle, data: TextData) -> None:
-    (batch,) = next(mini_batches(TextBatches(bundle), data.examples[:2], 5, 0, np.random.default_rng(0)))
+def test_a_shard_smaller_than_a_batch_still_fills_it(data: LabelledTexts) -> None:
+    two = replace(data, ids=data.ids[:2], labels=data.labels[:2])
+    (batch,) = next(mini_batches(two, 5, 0, np.random.default_rng(0)))
     assert len(batch[LABELS]) == 5
 
 
 @pytest.mark.parametrize("wrong", [StepResult(float("nan"), 1, np.zeros(1, np.float32)), None])
-def test_a_run_that_leaves_the_numbers_is_stopped(bundle: Bundle, data: TextData, wrong: StepResult | None) -> None:
+def test_a_run_that_leaves_the_numbers_is_stopped(
+    bundle: Bundle, data: LabelledTexts, wrong: StepResult | None
+) -> None:
     spec = bundle.manifest.adapter
     result = wrong or StepResult(1.0, 1, np.full(spec.size, np.inf, np.float32))
     base: Update = decode(spec, bundle.path(INITIAL).read_bytes())
-    batches = mini_batches(TextBatches(bundle), data.examples, 2, 0, np.random.default_rng(0))
+    batches = mini_batches(data, 2, 0, np.random.default_rng(0))
     with pytest.raises(Diverged, match="step 1"):
         train_locally(lambda *_: result, spec, base, batches, TrainingPlan(), 1.0, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("tokens", [16, 24, 64, 0])
 def test_micro_batches_give_the_gradient_of_the_whole(
-    bundle: Bundle, step: TrainStep, data: TextData, tokens: int
+    bundle: Bundle, step: TrainStep, data: LabelledTexts, tokens: int
 ) -> None:
-    spec, text = bundle.manifest.adapter, TextBatches(bundle)
+    spec = bundle.manifest.adapter
     flat = decode(spec, bundle.path(INITIAL).read_bytes()).trainables(spec)
     flat[: spec.H_size] = np.random.default_rng(0).standard_normal(spec.H_size).astype(np.float32) * np.float32(0.1)
-    chosen = data.examples[:13]
-    whole = step(flat, text.batch(text.encode(chosen), [example.label for example in chosen]))
-    parts = text.micro_batches(chosen, tokens)
+    chosen = range(13)
+    whole = step(flat, data.batch(chosen))
+    parts = micro_batches(data, chosen, tokens)
     assert len(parts) == 1 if tokens == 0 else len(parts) > 1
     assert all(part[INPUT_IDS].size <= max(tokens, 16) for part in parts) or tokens == 0
     summed = accumulate(step, flat, parts)

@@ -2,8 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,26 +13,39 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from export import architectures
 from export.architectures import Architecture
 from export.autodiff import RULES, elementwise
+from export.bundle import ExportOptions, export_bundle
 from export.merge import merge_bundle
-from export.text_classifier import TextClassifierOptions, export_text_classifier
-from ravan.bundle import DEVICE_FILES, INITIAL, SOURCE, TRAIN, WEIGHTS, Bundle, Precision, open_bundle
+from export.text_classifier import text_classifier
+from ravan.bundle import INITIAL, SOURCE, TRAIN, WEIGHTS, Bundle, Precision, open_bundle
 from ravan.errors import BundleError, EnvironmentProblem, ExportError, TargetError
 from ravan.runtime.adapter import read_adapter, write_adapter
 from ravan.runtime.names import ATTENTION_MASK, INPUT_IDS, LABELS, LOGITS
 from ravan.runtime.session import TrainStep, open_session
-from ravan.runtime.text import TextBatches, TextExample
+from ravan.runtime.text import LabelledTexts, encode, tokenizer_of
 from ravan.spec import Init
 from ravan.update import Update, decode
 from tests.conftest import LABELS as NAMES
+from tests.conftest import MAX_LENGTH
 from tests.ravan.updates import full_update
+
+Export = Callable[[ExportOptions, Path], Bundle]
 
 
 @pytest.fixture
-def options(model_folder: Path) -> TextClassifierOptions:
-    return TextClassifierOptions(str(model_folder), NAMES, heads=2, rank=2, max_length=16)
+def options() -> ExportOptions:
+    return ExportOptions(heads=2, rank=2)
+
+
+@pytest.fixture
+def export(model_folder: Path) -> Export:
+    """Exports the tiny model."""
+    return partial(export_model, model_folder)
+
+
+def export_model(model: Path, options: ExportOptions, out: Path) -> Bundle:
+    return export_bundle(lambda: text_classifier(model, NAMES, MAX_LENGTH), options, out, "model")
 
 
 @pytest.fixture
@@ -48,7 +62,7 @@ def test_a_bundle_holds_what_its_manifest_says(bundle: Bundle) -> None:
     assert manifest.labels == NAMES
     assert {layer.name.rsplit(".", 1)[1] for layer in manifest.adapter.layers} == {"query", "value"}
     assert [t.name.split(".")[0] for t in manifest.adapter.saved] == ["bert", "bert", "classifier", "classifier"]
-    assert set(manifest.files) == set(DEVICE_FILES)
+    assert set(manifest.files) == set(manifest.task.device_files)
     assert manifest.verification["gradient"] < manifest.verification["tolerance"]
     initial = decode(manifest.adapter, bundle.path(INITIAL).read_bytes())
     assert not initial.sH.any()
@@ -85,35 +99,33 @@ def test_any_batch_and_length_runs(bundle: Bundle, batch: int, length: int) -> N
 
 
 def test_padding_does_not_change_a_gradient(bundle: Bundle) -> None:
-    text, step, spec = TextBatches(bundle), TrainStep(bundle), bundle.manifest.adapter
+    step, spec = TrainStep(bundle), bundle.manifest.adapter
     flat = full_update(spec, np.random.default_rng(0)).trainables(spec) * np.float32(0.1)
-    ids = text.encode([TextExample("the old apple", 0)])
-    alone = text.batch(ids, [0])
-    wide = text.batch([ids[0], list(range(4, 16))], [0, 0])
+    ids = encode(tokenizer_of(bundle), ["the old apple", "old " * 12])
+    texts = LabelledTexts(bundle.manifest, ids, [0, 0])
+    alone, wide = texts.batch([0]), texts.batch([0, 1])
     padded = {name: value[:1] for name, value in wide.items()}
     assert padded[INPUT_IDS].shape[1] > alone[INPUT_IDS].shape[1]
     np.testing.assert_allclose(step(flat, padded).gradients, step(flat, alone).gradients, atol=1e-6)
 
 
 def test_the_same_options_give_the_same_bundle(bundle: Bundle, model_folder: Path, tmp_path: Path) -> None:
-    again = export_text_classifier(
-        TextClassifierOptions(str(model_folder), NAMES, heads=4, rank=4, max_length=16), tmp_path / "again"
-    )
-    assert again.manifest.bundle_id == bundle.manifest.bundle_id
+    again = export_model(model_folder, ExportOptions(rank=4), tmp_path / "again")
+    assert replace(again.manifest, memory={}) == replace(bundle.manifest, memory={})  # the one measured figure in it
 
 
 @pytest.mark.parametrize("init", Init)
-def test_every_init_exports(options: TextClassifierOptions, init: Init, tmp_path: Path) -> None:
-    made = export_text_classifier(replace(options, init=init), tmp_path / "bundle")
+def test_every_init_exports(export: Export, options: ExportOptions, init: Init, tmp_path: Path) -> None:
+    made = export(replace(options, init=init), tmp_path / "bundle")
     assert open_bundle(made.folder).manifest.adapter.init is init
 
 
 def test_an_int8_bundle_points_the_same_way(
-    options: TextClassifierOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    export: Export, options: ExportOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("export.quantize.SMALLEST", 32 * 32)  # the tiny model's layers
-    exact = export_text_classifier(options, tmp_path / "fp32")
-    int8 = export_text_classifier(replace(options, precision=Precision.INT8), tmp_path / "int8")
+    exact = export(options, tmp_path / "fp32")
+    int8 = export(replace(options, precision=Precision.INT8), tmp_path / "int8")
     assert open_bundle(int8.folder).manifest.precision is Precision.INT8
     assert int8.manifest.verification["int8_cosine"] > 0.95
     assert int8.manifest.adapter == exact.manifest.adapter
@@ -125,52 +137,52 @@ def test_an_int8_bundle_points_the_same_way(
 
 
 def test_an_int8_gradient_that_points_elsewhere_is_refused(
-    options: TextClassifierOptions, out: Path, monkeypatch: pytest.MonkeyPatch
+    export: Export, options: ExportOptions, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("export.quantize.SMALLEST", 32 * 32)
     monkeypatch.setattr("export.quantize.LARGEST", 1)  # one bit and a sign: far too coarse
     with pytest.raises(ExportError, match="--precision fp32"):
-        export_text_classifier(replace(options, precision=Precision.INT8), out)
+        export(replace(options, precision=Precision.INT8), out)
 
 
-def test_a_pattern_without_a_layer_writes_nothing(options: TextClassifierOptions, out: Path) -> None:
+def test_a_pattern_without_a_layer_writes_nothing(export: Export, options: ExportOptions, out: Path) -> None:
     with pytest.raises(TargetError, match=r"'querry'.*query"):
-        export_text_classifier(replace(options, targets=("querry",)), out)
+        export(replace(options, targets=("querry",)), out)
 
 
 def test_an_operator_without_a_rule_is_named_with_its_module(
-    options: TextClassifierOptions, out: Path, monkeypatch: pytest.MonkeyPatch
+    export: Export, options: ExportOptions, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("export.train_step.RULES", {})
     with pytest.raises(ExportError, match=r"Operator \w+.* has no gradient rule"):
-        export_text_classifier(options, out)
+        export(options, out)
 
 
 def test_wrong_gradients_are_refused_by_the_name_of_the_worst(
-    options: TextClassifierOptions, out: Path, monkeypatch: pytest.MonkeyPatch
+    export: Export, options: ExportOptions, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(RULES, "Gelu", elementwise.identity)
     with pytest.raises(ExportError, match=r"The gradient of bert\..*\.[Hs] is off by"):
-        export_text_classifier(options, out)
+        export(options, out)
 
 
-def test_a_model_torch_cannot_export_is_named(out: Path, tmp_path: Path, options: TextClassifierOptions) -> None:
+def test_a_model_torch_cannot_export_is_named(out: Path, tmp_path: Path, options: ExportOptions) -> None:
     with pytest.raises(ExportError, match="give a model folder or hub id"):
-        export_text_classifier(replace(options, model=str(tmp_path / "nowhere")), out)
+        export_model(tmp_path / "nowhere", options, out)
 
 
 def test_an_unknown_architecture_asks_for_targets(
-    options: TextClassifierOptions, out: Path, monkeypatch: pytest.MonkeyPatch
+    export: Export, options: ExportOptions, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(architectures, "TEXT_CLASSIFIERS", {"other": Architecture((), ())})
+    monkeypatch.setattr("export.text_classifier.TEXT_CLASSIFIERS", {"other": Architecture((), ())})
     with pytest.raises(ExportError, match="--target and --train"):
-        export_text_classifier(options, out)
+        export(options, out)
 
 
-def test_an_existing_folder_is_never_overwritten(options: TextClassifierOptions, tmp_path: Path) -> None:
+def test_an_existing_folder_is_never_overwritten(export: Export, options: ExportOptions, tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     with pytest.raises(EnvironmentProblem, match="exists already"):
-        export_text_classifier(options, tmp_path / "bundle")
+        export(options, tmp_path / "bundle")
 
 
 def trained_adapter(bundle: Bundle, path: Path, scale: float = 0.05) -> Update:
@@ -207,9 +219,9 @@ def test_the_merged_model_loads_with_transformers_and_onnxruntime(bundle: Bundle
 
 
 def test_an_adapter_of_another_bundle_is_not_merged(
-    bundle: Bundle, options: TextClassifierOptions, tmp_path: Path
+    export: Export, bundle: Bundle, options: ExportOptions, tmp_path: Path
 ) -> None:
-    other = export_text_classifier(options, tmp_path / "other")
+    other = export(options, tmp_path / "other")
     trained_adapter(other, tmp_path / "adapter.safetensors")
     with pytest.raises(BundleError, match="another bundle"):
         merge_bundle(bundle, tmp_path / "adapter.safetensors", tmp_path / "merged")
@@ -233,11 +245,11 @@ def test_an_adapter_too_large_to_merge_exactly_is_refused(bundle: Bundle, tmp_pa
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(
-    options: TextClassifierOptions, out: Path, monkeypatch: pytest.MonkeyPatch
+    export: Export, options: ExportOptions, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full)
     with pytest.raises(EnvironmentProblem, match="No space left on device"):
-        export_text_classifier(options, out)
+        export(options, out)

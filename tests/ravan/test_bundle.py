@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ravan.bundle import DEVICE_FILES, MANIFEST, SCHEMA, Bundle, Manifest, open_bundle
+from ravan.bundle import MANIFEST, SCHEMA, Bundle, Manifest, Task, open_bundle
 from ravan.errors import BundleError
 
 
@@ -24,7 +24,7 @@ def test_a_manifest_survives_its_json(bundle: Bundle) -> None:
     assert again.bundle_id == bundle.manifest.bundle_id
 
 
-@pytest.mark.parametrize("name", DEVICE_FILES)
+@pytest.mark.parametrize("name", Task.TEXT_CLASSIFICATION.device_files)
 def test_a_changed_file_is_named(copy: Path, name: str) -> None:
     content = bytearray((copy / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -33,7 +33,7 @@ def test_a_changed_file_is_named(copy: Path, name: str) -> None:
         open_bundle(copy)
 
 
-@pytest.mark.parametrize("name", DEVICE_FILES)
+@pytest.mark.parametrize("name", Task.TEXT_CLASSIFICATION.device_files)
 def test_a_missing_file_is_named(copy: Path, name: str) -> None:
     (copy / name).unlink()
     with pytest.raises(BundleError, match=f"^{name} is missing"):

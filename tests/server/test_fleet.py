@@ -15,7 +15,7 @@ from rich.console import Console
 from protos.ravan.v1 import control_pb2 as control
 from protos.ravan.v1 import fleet_pb2 as pb
 from ravan import errors
-from ravan.bundle import DEVICE_FILES, Bundle, Manifest
+from ravan.bundle import Bundle, Manifest
 from ravan.rpc.plan import plan_from_proto
 from ravan.update import Update, decode, encode
 from server import errors as server_errors
@@ -69,7 +69,7 @@ def test_the_bundle_comes_file_by_file_from_any_offset(bundle: Bundle, tmp_path:
             return b"".join([m.data async for m in host.fleet.FetchBundle(request)])
 
         assert Manifest.from_json(await fetched("manifest.json")).bundle_id == run.bundle_id
-        for name in DEVICE_FILES:
+        for name in bundle.manifest.files:
             whole = bundle.path(name).read_bytes()
             assert await fetched(name) == whole
             assert await fetched(name, len(whole) - 5) == whole[-5:]

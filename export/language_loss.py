@@ -1,0 +1,174 @@
+"""Next-token loss that never holds a batch's logits.
+
+The product with the vocabulary is done for some tokens at a time, only where a label counts, and its gradient there.
+With z = h W^T and p = softmax(z), dL/dh = (p W - W[label]) / n: no one-hot vectors and no logits outlive a chunk. The
+chunks are the iterations of a Loop, so that memory does not grow with the batch.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from export.losses import EvalLoss, TrainLoss
+from export.onnx_builder import Builder
+from export.quantize import LARGEST, frozen_weight
+from ravan.bundle import Precision
+from ravan.errors import ExportError
+from ravan.runtime.names import IGNORED
+
+ROWS = 128  # tokens of a chunk; with 49,152 token ids their logits take 25 MB
+
+
+class Vocabulary:
+    """The frozen matrix W [vocabulary, width] as float32, or as int8 with a scale per row."""
+
+    def __init__(self, b: Builder, weight: np.ndarray, precision: Precision) -> None:
+        self._b = b  # of the main graph, which holds the matrices for every subgraph
+        self._scale: ir.Value | None = None
+        if precision is Precision.INT8:
+            scale = np.maximum(np.abs(weight).max(axis=1) / LARGEST, np.finfo(np.float32).tiny).astype(np.float32)
+            weight = np.rint(weight / scale[:, None]).astype(np.int8)
+            self._scale = b.constant(scale)  # [vocabulary]
+        self._rows = b.constant(np.ascontiguousarray(weight))  # [vocabulary, width]
+        self._columns = b.constant(np.ascontiguousarray(weight.T))  # [width, vocabulary]
+
+    def logits(self, b: Builder, hidden: ir.Value) -> ir.Value:
+        """H W^T, [rows, vocabulary]."""
+        if self._scale is None:
+            return b.op("MatMul", hidden, self._columns)
+        sums, scale = _int8_product(b, hidden, self._columns)
+        return b.op("Mul", sums, b.op("Mul", scale, self._scale))
+
+    def expected(self, b: Builder, p: ir.Value) -> ir.Value:
+        """P W, [rows, width], for probabilities p [rows, vocabulary].
+
+        The scales of W's rows join p before it is quantized, and each row is divided by its largest value: many
+        probabilities are small beside it, and one scale serves the whole tensor.
+        """
+        if self._scale is None:
+            return b.op("MatMul", p, self._rows)
+        scaled = b.op("Mul", p, self._scale)
+        largest = b.op("ReduceMax", scaled, b.ints([-1]), keepdims=1)
+        sums, scale = _int8_product(b, b.op("Div", scaled, largest), self._rows)
+        return b.op("Mul", sums, b.op("Mul", largest, scale))
+
+    def of(self, b: Builder, token_ids: ir.Value) -> ir.Value:
+        """W[token_ids], [rows, width]."""
+        rows = b.op("Gather", self._rows, token_ids, axis=0)
+        if self._scale is None:
+            return rows
+        scale = b.op("Unsqueeze", b.op("Gather", self._scale, token_ids, axis=0), b.ints([-1]))
+        return b.op("Mul", b.op("Cast", rows, to=ir.DataType.FLOAT), scale)
+
+
+def train_next_token_loss(b: Builder, logits: ir.Value, labels: ir.Value, precision: Precision) -> TrainLoss:
+    """Mean cross entropy over the labelled tokens, and its gradient at the hidden states that the logits come from."""
+    hidden, weight = _head(logits)
+    tokens, vocabulary = _Tokens(b, hidden, labels), Vocabulary(b, weight, precision)
+
+    def chunk(body: Builder, rows: ir.Value, label: ir.Value, counted: ir.Value) -> tuple[list[ir.Value], ir.Value]:
+        p = body.op("Softmax", vocabulary.logits(body, rows), axis=-1)
+        slope = body.op("Sub", vocabulary.expected(body, p), vocabulary.of(body, label))
+        return [_loss(body, p, label, counted)], body.op("Mul", slope, body.op("Div", counted, tokens.count))
+
+    (total,), slopes = tokens.each_chunk(chunk, sums=1)
+    assert slopes is not None
+    return TrainLoss(b.op("Div", total, tokens.count), tokens.count, hidden, tokens.spread(slopes))
+
+
+def eval_next_token_loss(b: Builder, logits: ir.Value, labels: ir.Value, precision: Precision) -> EvalLoss:
+    """Mean cross entropy over the labelled tokens, and how many are predicted."""
+    hidden, weight = _head(logits)
+    tokens, vocabulary = _Tokens(b, hidden, labels), Vocabulary(b, weight, precision)
+
+    def chunk(body: Builder, rows: ir.Value, label: ir.Value, counted: ir.Value) -> tuple[list[ir.Value], None]:
+        p = body.op("Softmax", vocabulary.logits(body, rows), axis=-1)
+        hits = body.op("Equal", body.op("ArgMax", p, axis=-1, keepdims=1), body.op("Unsqueeze", label, body.ints([-1])))
+        correct = body.op("ReduceSum", body.op("Mul", body.op("Cast", hits, to=ir.DataType.FLOAT), counted), keepdims=0)
+        return [_loss(body, p, label, counted), correct], None
+
+    (total, correct), _ = tokens.each_chunk(chunk, sums=2)
+    return EvalLoss(b.op("Div", total, tokens.count), tokens.count, correct)
+
+
+Chunk = Callable[[Builder, ir.Value, ir.Value, ir.Value], tuple[list[ir.Value], ir.Value | None]]
+"""(builder, hidden [rows, width], labels [rows], counted [rows, 1]) -> scalars to add up, rows to keep or None."""
+
+
+class _Tokens:
+    """The labelled tokens of a batch, in chunks of ``ROWS``; the last one is filled up with rows that do not count."""
+
+    def __init__(self, b: Builder, hidden: ir.Value, labels: ir.Value) -> None:
+        self._b, self._hidden = b, hidden
+        width = hidden.shape[-1] if hidden.shape else None
+        assert isinstance(width, int), "hidden states have a fixed width"
+        self._width = width
+        flat_labels = b.op("Reshape", labels, b.ints([-1]))
+        found = b.op("NonZero", b.op("Not", b.op("Equal", flat_labels, b.constant(np.array(IGNORED, np.int64)))))
+        self._places = b.op("Transpose", found, perm=[1, 0])  # [n, 1]
+        self._n = b.op("Shape", self._places, start=0, end=1)  # [1]
+        self.count = b.op("ReduceSum", b.op("Cast", self._n, to=ir.DataType.FLOAT), keepdims=0)
+        self._chunks = b.op("Div", b.op("Add", self._n, b.ints([ROWS - 1])), b.ints([ROWS]))
+        filled = b.op("Mul", self._chunks, b.ints([ROWS]))
+        padding = b.op("Concat", b.ints([0]), b.op("Sub", filled, self._n), axis=0)
+        places = b.op("Pad", b.op("Reshape", self._places, b.ints([-1])), padding)  # [chunks * ROWS]
+        self._flat = b.op("Reshape", hidden, b.ints([-1, width]))
+        self._rows = b.op("Gather", self._flat, places, axis=0)
+        self._labels = b.op("Max", b.op("Gather", flat_labels, places, axis=0), b.ints([0]))
+
+    def each_chunk(self, chunk: Chunk, sums: int) -> tuple[list[ir.Value], ir.Value | None]:
+        """Sums of a chunk's scalars over all chunks, and the kept rows [n, width] if it keeps any."""
+        step, go_on = ir.val("chunk", ir.DataType.INT64, []), ir.val("go_on", ir.DataType.BOOL, [])
+        totals = [ir.val(f"total_{i}", ir.DataType.FLOAT, []) for i in range(sums)]
+        graph = ir.Graph([step, go_on, *totals], [], nodes=[], opset_imports=self._b.graph.opset_imports, name="chunk")
+        body = Builder(graph, "chunk")
+        start = body.op("Mul", step, body.constant(np.array(ROWS, np.int64)))
+        places = body.op("Add", body.constant(np.arange(ROWS)), start)  # [ROWS]
+        counted = body.op("Cast", body.op("Less", places, self._n), to=ir.DataType.FLOAT)
+        rows, labels = (body.op("Gather", value, places, axis=0) for value in (self._rows, self._labels))
+        scalars, kept = chunk(body, rows, labels, body.op("Unsqueeze", counted, body.ints([-1])))
+        added = [body.op("Add", total, scalar) for total, scalar in zip(totals, scalars, strict=True)]
+        graph.outputs.extend([body.op("Identity", go_on), *added, *([] if kept is None else [kept])])
+        chunks = self._b.op("Squeeze", self._chunks)
+        zeros = [self._b.op("Identity", 0.0) for _ in range(sums)]
+        outputs = self._b.ops("Loop", chunks, None, *zeros, outputs=len(graph.outputs) - 1, body=graph)
+        if kept is None:
+            return outputs, None
+        filled = self._b.op("Reshape", outputs[-1], self._b.ints([-1, self._width]))
+        return outputs[:-1], self._b.op("Slice", filled, self._b.ints([0]), self._n, self._b.ints([0]))
+
+    def spread(self, rows: ir.Value) -> ir.Value:
+        """Rows [n, width] at the places of their tokens in the hidden states' shape, zero elsewhere."""
+        b = self._b
+        zeros = b.op("Mul", self._flat, 0.0)
+        return b.op("Reshape", b.op("ScatterND", zeros, self._places, rows), b.op("Shape", self._hidden))
+
+
+def _loss(b: Builder, p: ir.Value, label: ir.Value, counted: ir.Value) -> ir.Value:
+    """The sum over the rows that count of -log p[label]."""
+    picked = b.op("GatherElements", p, b.op("Unsqueeze", label, b.ints([-1])), axis=-1)
+    log_p = b.op("Log", b.op("Max", picked, np.array(np.finfo(np.float32).tiny, np.float32)))
+    return b.op("Neg", b.op("ReduceSum", b.op("Mul", log_p, counted), keepdims=0))
+
+
+def _int8_product(b: Builder, x: ir.Value, weight: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """The integer sums of quantized x [rows, k] and int8 weight [k, columns] as floats, and the scale of x."""
+    quantized, scale, zero = b.ops("DynamicQuantizeLinear", x, outputs=3)
+    return b.op("Cast", b.op("MatMulInteger", quantized, weight, zero), to=ir.DataType.FLOAT), scale
+
+
+def _head(logits: ir.Value) -> tuple[ir.Value, np.ndarray]:
+    """The hidden states and the frozen matrix [vocabulary, width] whose product the logits are.
+
+    Raises:
+        ExportError: the logits come about in another way.
+    """
+    node = logits.producer()
+    weight = frozen_weight(node.inputs[1]) if node is not None and node.op_type == "MatMul" else None
+    if node is None or weight is None or node.inputs[0] is None:
+        raise ExportError(
+            "The model's logits are not hidden states times a frozen matrix: do not adapt or train the output layer, "
+            "and use a model without a function behind it."
+        )
+    return node.inputs[0], np.ascontiguousarray(weight.T)

@@ -1,0 +1,45 @@
+"""A loaded model with what its task adds: all that the common path from model to bundle needs to know."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from export.architectures import Architecture
+from ravan.bundle import Task
+
+
+@dataclass(frozen=True)
+class Example:
+    """A batch as the model's forward takes it, and its labels as the loss does."""
+
+    batch: dict[str, Tensor]
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model of one task is exported.
+
+    Attributes:
+        task: what the model is trained to do.
+        model: in float32, in evaluation mode.
+        architecture: which modules to adapt and to train whole unless the user says otherwise.
+        axes: of every batch input, the names of its dynamic axes: "batch", and "length" for sequences.
+        longest: tokens of a sequence at most, 0 if sequences have one length.
+        example: a random batch of so many rows and tokens (at most ``longest``).
+        save: writes the model, as it then is, to a folder from which transformers loads it.
+        settings: the manifest's fields that the task fixes.
+    """
+
+    task: Task
+    model: PreTrainedModel
+    architecture: Callable[[], Architecture]
+    axes: Mapping[str, Mapping[int, str]]
+    longest: int
+    example: Callable[[int, int], Example]
+    save: Callable[[Path], None]
+    settings: Mapping[str, Any]

@@ -1,0 +1,78 @@
+"""How a training step may use a machine, and how much memory it takes: measured when a bundle is made."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ravan.bundle import INITIAL, PREFIX, Bundle, open_bundle
+from ravan.errors import RuntimeProblem
+from ravan.runtime.examples import random_batch
+from ravan.runtime.memory import peak_memory
+from ravan.runtime.names import HIDDEN
+from ravan.runtime.session import Batch, Prefix, RuntimeOptions, TrainStep
+from ravan.update import decode
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A way to use the machine.
+
+    Attributes:
+        runtime: threads, spinning, mapped weights.
+        micro_batch: tokens computed at a time.
+    """
+
+    runtime: RuntimeOptions
+    micro_batch: int
+
+
+PRESETS = {
+    "small": Preset(RuntimeOptions(threads=1, mapped=True), micro_batch=512),
+    "default": Preset(RuntimeOptions(), micro_batch=1024),
+    "fast": Preset(RuntimeOptions(spinning=True), micro_batch=1024),
+}
+MEASURED = ("small", "default")
+DEFAULT_LENGTH = 128
+
+
+def footprint(folder: Path) -> dict[str, int]:
+    """The largest resident size of a training process, bytes, by preset; each measured in a process of its own."""
+    return {preset: _measure(folder, preset) for preset in MEASURED}
+
+
+def full_parts(bundle: Bundle, rows: int, length: int, tokens: int) -> list[Batch]:
+    """A mini-batch of full-length noise, in parts of at most ``tokens``."""
+    generator, image = np.random.default_rng(0), bundle.manifest.image
+    at_once = max(tokens // (image.tokens if image else length), 1)
+    sizes = [min(at_once, rows - start) for start in range(0, rows, at_once)]
+    return [random_batch(bundle, size, length, generator) for size in sizes]
+
+
+def _measure(folder: Path, preset: str) -> int:
+    """Raises RuntimeProblem with the process's last words if it ends without a result."""
+    command = [sys.executable, "-m", "ravan.runtime.footprint", str(folder), preset]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise RuntimeProblem(f"The memory of preset {preset} could not be measured ({last}): free some memory.")
+    return int(done.stdout)
+
+
+def _measure_here(bundle: Bundle, preset: Preset) -> int:
+    """One step on one full micro-batch."""
+    manifest = bundle.manifest
+    length = min(manifest.max_length, preset.micro_batch) or DEFAULT_LENGTH
+    rows = max(preset.micro_batch // (manifest.image.tokens if manifest.image else length), 1)
+    batch = full_parts(bundle, rows, length, 0 or preset.micro_batch)[0]
+    if PREFIX in manifest.files:
+        batch = {**batch, HIDDEN: Prefix(bundle, preset.runtime)(batch)}
+    start = decode(manifest.adapter, bundle.path(INITIAL).read_bytes()).trainables(manifest.adapter)
+    TrainStep(bundle, preset.runtime)(start, batch)
+    return peak_memory()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(str(_measure_here(open_bundle(Path(sys.argv[1])), PRESETS[sys.argv[2]])))

@@ -1,0 +1,130 @@
+"""Labelled images, a folder for each label or an NPZ file, as normalized batches."""
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ravan.bundle import Bundle, ImageSettings, Manifest
+from ravan.errors import DataError, NoExamples
+from ravan.runtime.names import LABELS, PIXEL_VALUES
+from ravan.runtime.rows import label_of
+from ravan.runtime.session import Batch
+
+Pixels = NDArray[np.uint8]
+KINDS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images [height, width, channels], each with the index of its label; normalized when a batch is formed."""
+
+    manifest: Manifest
+    pixels: Sequence[Pixels]
+    labels: Sequence[int]
+    skipped: int = 0
+
+    @classmethod
+    def read(cls, bundle: Bundle, path: Path, *, skip_bad: bool = False) -> "LabelledImages":
+        """Reads a folder with one subfolder per label name, or an NPZ file with ``images`` and ``labels``.
+
+        ``images`` is uint8 [n, height, width] or [n, height, width, channels], ``labels`` names or indices [n].
+
+        Raises:
+            DataError: it can't be read, or an image or label is of no use and ``skip_bad`` is off; names it.
+            NoExamples: no usable image is left.
+        """
+        assert bundle.manifest.image is not None
+        entries = _folder_entries(path) if path.is_dir() else _npz_entries(path)
+        index = {name: i for i, name in enumerate(bundle.manifest.labels)}
+        pixels: list[Pixels] = []
+        labels: list[int] = []
+        skipped = 0
+        for entry in entries:
+            try:
+                label = label_of({"label": entry.label}, index)
+                pixels.append(_prepared(entry.load(), bundle.manifest.image))
+                labels.append(label)
+            except (ValueError, OSError, Image.DecompressionBombError) as reason:
+                if not skip_bad:
+                    raise DataError(f"{entry.where}: {reason}; correct it or use --skip-bad.") from None
+                skipped += 1
+        if not pixels:
+            raise NoExamples(f"{path} holds no usable image ({skipped} skipped): check its folders or arrays.")
+        return cls(bundle.manifest, pixels, labels, skipped)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def tokens(self, index: int) -> int:
+        """As ``Examples.tokens``: all images count alike."""
+        assert self.manifest.image is not None
+        return self.manifest.image.tokens
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """As ``Examples.batch``; pixel values are float32 [batch, channels, height, width]."""
+        settings = self.manifest.image
+        assert settings is not None
+        values = np.stack([self.pixels[i] for i in indices]).astype(np.float32) / 255
+        values = (values - np.array(settings.mean, np.float32)) / np.array(settings.std, np.float32)
+        channels_first = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+        return {PIXEL_VALUES: channels_first, LABELS: np.array([self.labels[i] for i in indices], np.int64)}
+
+
+def random_pixels(manifest: Manifest, rows: int, generator: np.random.Generator) -> Mapping[str, NDArray[np.float32]]:
+    """Random pixel values."""
+    settings = manifest.image
+    assert settings is not None
+    shape = (rows, settings.channels, settings.height, settings.width)
+    return {PIXEL_VALUES: generator.standard_normal(shape, np.float32)}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One image not read yet: where it is, for messages, its label as found, and how to read it."""
+
+    where: str
+    label: object
+    load: Callable[[], Image.Image]
+
+
+def _folder_entries(folder: Path) -> Iterator[_Entry]:
+    for path in sorted(path for path in folder.glob("*/*") if path.suffix.lower() in KINDS):
+        yield _Entry(str(path), path.parent.name, partial(Image.open, path))
+
+
+def _npz_entries(path: Path) -> Iterator[_Entry]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            images, labels = file["images"], file["labels"]
+    except OSError as error:
+        reason = error.strerror or "no NPZ file"
+        raise DataError(f"{path} can't be read ({reason}): give an NPZ file or a folder of images.") from error
+    except (KeyError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} is no NPZ file with images and labels ({error}): correct it.") from error
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or labels.shape != images.shape[:1]:
+        raise DataError(
+            f"{path} holds images {images.dtype} {list(images.shape)} and labels {list(labels.shape)}: "
+            "give uint8 [n, height, width] or [n, height, width, channels], and labels [n]."
+        )
+    for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        yield _Entry(f"{path}, image {i}", label, partial(_from_array, image))
+
+
+def _from_array(array: Pixels) -> Image.Image:
+    return Image.fromarray(array[..., 0] if array.shape[-1] == 1 and array.ndim == 3 else array)
+
+
+def _prepared(image: Image.Image, settings: ImageSettings) -> Pixels:
+    """In the model's size and channels, [height, width, channels]."""
+    with image:
+        converted = image.convert("L" if settings.channels == 1 else "RGB")
+        if converted.size != (settings.width, settings.height):
+            converted = converted.resize((settings.width, settings.height), Image.Resampling.BILINEAR)
+        return np.asarray(converted, np.uint8).reshape(settings.height, settings.width, settings.channels)

@@ -1,0 +1,46 @@
+"""How much memory this process has held."""
+
+import resource
+from pathlib import Path
+
+MEMINFO, CONTROL_GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+STATUS = Path("/proc/self/status")
+
+
+def peak_memory() -> int:
+    """The largest resident size of this process so far, bytes.
+
+    Linux's VmHWM begins anew with the program; ru_maxrss, the answer elsewhere, begins with the parent's size.
+    """
+    if STATUS.exists():
+        for line in STATUS.read_text("ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def available_memory() -> int | None:
+    """Bytes that a process may still take before the machine swaps or kills it; None where the system does not say.
+
+    The kernel's estimate, or what the control group still allows if that is less.
+    """
+    found = [value for value in (_meminfo(), _control_group()) if value is not None]
+    return min(found) if found else None
+
+
+def _meminfo() -> int | None:
+    if not MEMINFO.exists():
+        return None
+    for line in MEMINFO.read_text("ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _control_group() -> int | None:
+    """What the control group (v2) still allows."""
+    try:
+        limit, used = ((CONTROL_GROUP / name).read_text("ascii").strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return None
+    return None if limit == "max" else max(int(limit) - int(used), 0)
