@@ -37,21 +37,27 @@ class Vocabulary:
         """H W^T, [rows, vocabulary]."""
         if self._scale is None:
             return b.op("MatMul", hidden, self._columns)
-        sums, scale = _int8_product(b, hidden, self._columns)
-        return b.op("Mul", sums, b.op("Mul", scale, self._scale))
+        largest = b.op("ReduceMax", b.op("Abs", hidden), b.ints([-1]), keepdims=1)
+        product = _int8_product(b, b.op("Div", hidden, largest), self._columns, self._scale)
+        return b.op("Mul", product, largest)
 
     def expected(self, b: Builder, p: ir.Value) -> ir.Value:
         """P W, [rows, width], for probabilities p [rows, vocabulary].
 
-        The scales of W's rows join p before it is quantized, and each row is divided by its largest value: many
-        probabilities are small beside it, and one scale serves the whole tensor.
+        The scales of W's rows join p before it is quantized, and each row is divided by its largest value. What one
+        quantization leaves over is quantized again: the many small probabilities add up to a part of the gradient that
+        the layers below magnify.
         """
         if self._scale is None:
             return b.op("MatMul", p, self._rows)
         scaled = b.op("Mul", p, self._scale)
         largest = b.op("ReduceMax", scaled, b.ints([-1]), keepdims=1)
-        sums, scale = _int8_product(b, b.op("Div", scaled, largest), self._rows)
-        return b.op("Mul", sums, b.op("Mul", largest, scale))
+        x = b.op("Div", scaled, largest)
+        quantized, scale, zero = b.ops("DynamicQuantizeLinear", x, outputs=3)
+        rest = b.op("Sub", x, b.op("DequantizeLinear", quantized, scale, zero))
+        # each with its own scale first: onnxruntime takes what is multiplied with a scale for the scales of columns
+        first = b.op("Mul", _sums(b, quantized, self._rows, zero), scale)
+        return b.op("Mul", b.op("Add", first, _int8_product(b, rest, self._rows)), largest)
 
     def of(self, b: Builder, token_ids: ir.Value) -> ir.Value:
         """W[token_ids], [rows, width]."""
@@ -152,10 +158,15 @@ def _loss(b: Builder, p: ir.Value, label: ir.Value, counted: ir.Value) -> ir.Val
     return b.op("Neg", b.op("ReduceSum", b.op("Mul", log_p, counted), keepdims=0))
 
 
-def _int8_product(b: Builder, x: ir.Value, weight: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """The integer sums of quantized x [rows, k] and int8 weight [k, columns] as floats, and the scale of x."""
+def _int8_product(b: Builder, x: ir.Value, weight: ir.Value, columns: ir.Value | None = None) -> ir.Value:
+    """X times an int8 weight with a scale per column, x [rows, k] quantized as it is."""
     quantized, scale, zero = b.ops("DynamicQuantizeLinear", x, outputs=3)
-    return b.op("Cast", b.op("MatMulInteger", quantized, weight, zero), to=ir.DataType.FLOAT), scale
+    return b.op("Mul", _sums(b, quantized, weight, zero), scale if columns is None else b.op("Mul", scale, columns))
+
+
+def _sums(b: Builder, quantized: ir.Value, weight: ir.Value, zero: ir.Value) -> ir.Value:
+    """The integer sums as floats."""
+    return b.op("Cast", b.op("MatMulInteger", quantized, weight, zero), to=ir.DataType.FLOAT)
 
 
 def _head(logits: ir.Value) -> tuple[ir.Value, np.ndarray]:

@@ -29,10 +29,10 @@ def train_graph(forward: ir.Model, spec: AdapterSpec, precision: Precision = Pre
     b, logits, labels = Builder(graph, "step"), graph.outputs[0], _labels(graph)
     loss = train_next_token_loss(b, logits, labels, precision) if _per_token(logits) else train_loss(b, logits, labels)
     gradients = differentiate(graph, {loss.at: loss.gradient}, trainables, RULES)
+    graph.outputs.clear()
     if precision is Precision.INT8:
         quantize_frozen_products(graph, gradients=set(graph) - forward_nodes)
     flat = b.op("Concat", *(b.op("Reshape", g, b.ints([-1])) for g in gradients), axis=0)
-    graph.outputs.clear()
     for name, value, shape in ((LOSS, loss.value, []), (WEIGHT, loss.weight, []), (GRADIENTS, flat, [spec.size])):
         _output(graph, name, value, shape)
     return _finished(model)
