@@ -14,16 +14,24 @@ from export.autodiff.backward import dims
 from export.losses import correct_predictions, cross_entropy
 from export.onnx_builder import Builder
 from export.quantize import quantize_frozen_products
+from export.recompute import Budget, DifferentiatedGraph, observed, recompute
 from ravan.bundle import Precision
 from ravan.runtime.names import CORRECT, GRADIENTS, LABELS, LOGITS, LOSS, TRAINABLES, WEIGHT
 from ravan.spec import AdapterSpec
 
+RECOMPUTED = "recomputed"
 
-def train_graph(forward: ir.Model, spec: AdapterSpec, precision: Precision = Precision.FP32) -> ir.Model:
+
+def train_graph(
+    forward: ir.Model, spec: AdapterSpec, precision: Precision = Precision.FP32, budget: Budget | None = None
+) -> ir.Model:
     """Loss and all gradients of one batch, as plain ONNX operators.
 
+    With a ``budget`` the layers that do not fit are recomputed; the Report is the model's ``meta[RECOMPUTED]``.
+
     Raises:
-        ExportError: an operator has no gradient rule, or a trainable does not influence the loss.
+        ExportError: an operator has no gradient rule, a trainable does not influence the loss, or the budget is less
+            than recomputation needs.
     """
     model = forward.clone()
     graph = model.graph
@@ -31,9 +39,15 @@ def train_graph(forward: ir.Model, spec: AdapterSpec, precision: Precision = Pre
     forward_nodes = set(graph)
     b = Builder(graph, "step")
     loss = cross_entropy(b, graph.outputs[0], _labels(graph))
-    gradients = differentiate(graph, {graph.outputs[0]: loss.seed}, trainables, RULES)
+    arriving: dict[ir.Value, ir.Value] = {}
+    gradients = differentiate(graph, {graph.outputs[0]: loss.seed}, trainables, observed(RULES, arriving))
+    backward_nodes = set(graph) - forward_nodes
+    if budget is not None:
+        batch = [x for x in graph.inputs if x.name != TRAINABLES]
+        made = DifferentiatedGraph(graph, batch, graph.outputs[0], arriving, gradients)
+        model.meta[RECOMPUTED] = recompute(made, budget)
     if precision is Precision.INT8:
-        quantize_frozen_products(graph, gradients=set(graph) - forward_nodes)
+        quantize_frozen_products(graph, gradients=backward_nodes)  # clones are no gradients
     flat = b.op("Concat", *(b.op("Reshape", g, b.ints([-1])) for g in gradients), axis=0)
     graph.outputs.clear()
     for name, value, shape in ((LOSS, loss.value, []), (WEIGHT, loss.weight, []), (GRADIENTS, flat, [spec.size])):
