@@ -5,10 +5,14 @@ nodes, which start from the hidden state before the layer. onnxruntime runs a no
 there, so the clones start behind a gate: the hidden state as a value that depends on the gradient arriving at the
 layer's end.
 
+What is held is estimated: the forward values that the backward pass reads. Gradients in flight come on top, about three
+times the widest value.
+
 It works on the float graph, right after ``differentiate``: there the arriving gradients are known. The products of
-clones are quantized afterwards exactly as their originals are, so that both give the same bits.
+clones are quantized afterwards exactly as their originals are.
 """
 
+import math
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
@@ -150,17 +154,13 @@ def _fewest(holdings: _Holdings, limit: int) -> set[int]:
 def _bytes(value: ir.Value, sizes: Mapping[str, int]) -> int:
     """Of a value that grows with the batch; 0 for weights, and for the small statistics that have no known shape."""
     shape = [] if value.shape is None else dims(value)
-    names = [d for d in shape if not isinstance(d, int)]
-    if not names or value.dtype is None:
+    if all(isinstance(d, int) for d in shape) or value.dtype is None:
         return 0
-    count = 1
-    for d in shape:
-        size = d if isinstance(d, int) else sizes.get(str(d))
-        if size is None:
-            raise ExportError(
-                f"The size of axis {d} of {value.name} is unknown: leave the activation memory unlimited."
-            )
-        count *= size
+    factors = [factor for d in shape for factor in str(d).split("*")]  # an axis may be "batch*length"
+    unknown = [factor for factor in factors if not factor.isdecimal() and factor not in sizes]
+    if unknown:
+        raise ExportError(f"The size of axis {unknown[0]} of {value.name} is unknown: set no limit on activations.")
+    count = math.prod(int(factor) if factor.isdecimal() else sizes[factor] for factor in factors)
     return int(count * value.dtype.itemsize)
 
 
