@@ -11,16 +11,24 @@ from export.language_loss import eval_next_token_loss, train_next_token_loss
 from export.losses import eval_loss, train_loss
 from export.onnx_builder import Builder
 from export.quantize import quantize_frozen_products
+from export.recompute import Budget, DifferentiatedGraph, observed, recompute
 from ravan.bundle import Precision
 from ravan.runtime.names import CORRECT, GRADIENTS, LABELS, LOSS, TRAINABLES, WEIGHT
 from ravan.spec import AdapterSpec
 
+RECOMPUTED = "recomputed"
 
-def train_graph(forward: ir.Model, spec: AdapterSpec, precision: Precision = Precision.FP32) -> ir.Model:
+
+def train_graph(
+    forward: ir.Model, spec: AdapterSpec, precision: Precision = Precision.FP32, budget: Budget | None = None
+) -> ir.Model:
     """Loss and all gradients of one batch, as plain ONNX operators.
 
+    With a ``budget`` the layers that do not fit are recomputed; the Report is the model's ``meta[RECOMPUTED]``.
+
     Raises:
-        ExportError: an operator has no gradient rule, or a trainable does not influence the loss.
+        ExportError: an operator has no gradient rule, a trainable does not influence the loss, or the budget is less
+            than recomputation needs.
     """
     model = forward.clone()
     graph = model.graph
@@ -28,10 +36,16 @@ def train_graph(forward: ir.Model, spec: AdapterSpec, precision: Precision = Pre
     forward_nodes = set(graph)
     b, logits, labels = Builder(graph, "step"), graph.outputs[0], _labels(graph)
     loss = train_next_token_loss(b, logits, labels, precision) if _per_token(logits) else train_loss(b, logits, labels)
-    gradients = differentiate(graph, {loss.at: loss.gradient}, trainables, RULES)
     graph.outputs.clear()
+    arriving: dict[ir.Value, ir.Value] = {}
+    gradients = differentiate(graph, {loss.at: loss.gradient}, trainables, observed(RULES, arriving))
+    backward_nodes = set(graph) - forward_nodes
+    if budget is not None:
+        batch = [x for x in graph.inputs if x.name != TRAINABLES]
+        made = DifferentiatedGraph(graph, batch, loss.at, arriving, gradients)
+        model.meta[RECOMPUTED] = recompute(made, budget)
     if precision is Precision.INT8:
-        quantize_frozen_products(graph, gradients=set(graph) - forward_nodes)
+        quantize_frozen_products(graph, gradients=backward_nodes)  # clones are no gradients
     flat = b.op("Concat", *(b.op("Reshape", g, b.ints([-1])) for g in gradients), axis=0)
     for name, value, shape in ((LOSS, loss.value, []), (WEIGHT, loss.weight, []), (GRADIENTS, flat, [spec.size])):
         _output(graph, name, value, shape)
