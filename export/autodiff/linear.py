@@ -44,9 +44,24 @@ def gemm(b: Backward, node: ir.Node, dy: ir.Value) -> Gradients:
 
 
 def flip(b: Backward, x: ir.Value) -> ir.Value:
-    """The last two axes swapped."""
-    order = list(range(len(dims(x))))
-    return b.op("Transpose", x, perm=[*order[:-2], order[-1], order[-2]])
+    """The last two axes swapped.
+
+    onnxruntime's products read a swapped operand in place, but it merges the swap with a permutation before it into
+    one more copy of x: a reshape to the same shape, which costs nothing, keeps the two apart.
+    """
+    swap = _swap(len(dims(x)))
+    producer = x.producer()
+    if producer is not None and producer.op_type == "Transpose" and _order(producer) != swap:
+        x = b.op("Reshape", x, b.ints([0] * len(swap)))
+    return b.op("Transpose", x, perm=swap)
+
+
+def _order(transpose: ir.Node) -> list[int]:
+    return list(transpose.attributes.get_ints("perm") or ())
+
+
+def _swap(rank: int) -> list[int]:
+    return [*range(rank - 2), rank - 1, rank - 2]
 
 
 def _width(shape: list[int | str | None]) -> int:
