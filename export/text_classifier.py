@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from export.adapted import split_where_cheaper
 from export.architectures import Architecture, text_classifier_defaults
 from export.forward import export_forward
 from export.train_step import eval_graph, train_graph
@@ -119,6 +120,7 @@ def _write(options: TextClassifierOptions, folder: Path, progress: Progress) -> 
         saved=options.saved or defaults.saved,
     )
     inject(model, spec)
+    split_where_cheaper(model, options.precision)
     progress(f"exporting {len(spec.layers)} adapted layers, {spec.heads} heads of rank {spec.rank}")
     measured = _write_graphs(model, spec, folder, options)
     start = read_trainables(model, spec)
