@@ -13,7 +13,7 @@ from export.autodiff import RULES, differentiate
 from export.autodiff.backward import dims
 from export.losses import correct_predictions, cross_entropy
 from export.onnx_builder import Builder
-from export.quantize import quantize_frozen_products
+from export.quantize import quantize_embeddings, quantize_frozen_products
 from ravan.bundle import Precision
 from ravan.runtime.names import CORRECT, GRADIENTS, LABELS, LOGITS, LOSS, TRAINABLES, WEIGHT
 from ravan.spec import AdapterSpec
@@ -33,6 +33,7 @@ def train_graph(forward: ir.Model, spec: AdapterSpec, precision: Precision = Pre
     loss = cross_entropy(b, graph.outputs[0], _labels(graph))
     gradients = differentiate(graph, {graph.outputs[0]: loss.seed}, trainables, RULES)
     if precision is Precision.INT8:
+        quantize_embeddings(graph)
         quantize_frozen_products(graph, gradients=set(graph) - forward_nodes)
     flat = b.op("Concat", *(b.op("Reshape", g, b.ints([-1])) for g in gradients), axis=0)
     graph.outputs.clear()
@@ -47,6 +48,7 @@ def eval_graph(forward: ir.Model, spec: AdapterSpec, precision: Precision = Prec
     graph = model.graph
     _flat_trainables(graph, spec)
     if precision is Precision.INT8:
+        quantize_embeddings(graph)
         quantize_frozen_products(graph)
     logits = graph.outputs[0]
     b, labels = Builder(graph, "eval"), _labels(graph)
