@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from export.adapted import split_where_cheaper
 from export.architectures import Architecture
 from export.forward import export_forward
 from export.prefix import Parts, split_prefix
@@ -141,6 +142,7 @@ def _adapt(recipe: Recipe, options: ExportOptions) -> AdapterSpec:
         top_layers=options.top_layers,
     )
     inject(recipe.model, spec)
+    split_where_cheaper(recipe.model, options.precision)
     return spec
 
 

@@ -7,6 +7,8 @@ two int8 copies are stored, half of one float copy.
 
 The rows of a gradient differ in size by orders of magnitude, and one scale serves a whole tensor: each row is divided
 by its largest absolute value first and multiplied back after.
+
+Embedding tables, often half of a small model, are stored the same way, one scale per row.
 """
 
 from collections.abc import Container
@@ -42,10 +44,29 @@ def quantize_frozen_products(graph: ir.Graph, gradients: Container[ir.Node] = ()
         product = _product(b, *quantized[source], weight)
         if rows is not None:
             product = b.op("Mul", product, rows)
-        out = node.outputs[0]
-        product.shape, product.type = out.shape, out.type
-        ir.convenience.replace_all_uses_with(out, product, replace_graph_outputs=True)
-        graph.remove(node, safe=True)
+        _replace(graph, node, product)
+        count += 1
+    graph.sort()
+    return count
+
+
+def quantize_embeddings(graph: ir.Graph) -> int:
+    """Stores every table [rows, width] that whole rows are gathered from in int8, in place.
+
+    Returns:
+        How many gathers were rewritten.
+    """
+    b = Builder(graph, "table")
+    count = 0
+    for node in list(graph):
+        table = frozen_weight(node.inputs[0]) if node.op_type == "Gather" else None
+        if table is None or node.attributes.get_int("axis", 0) != 0:
+            continue
+        int8, scale = _per_column(table.T)
+        rows = b.op(
+            "Cast", b.op("Gather", b.constant(np.ascontiguousarray(int8.T)), node.inputs[1]), to=ir.DataType.FLOAT
+        )
+        _replace(graph, node, b.op("Mul", rows, b.op("Gather", b.constant(scale[:, None]), node.inputs[1])))
         count += 1
     graph.sort()
     return count
@@ -68,10 +89,23 @@ def frozen_weight(value: ir.Value | None) -> np.ndarray | None:
 
 def _product(b: Builder, x: ir.Value, x_scale: ir.Value, x_zero: ir.Value, weight: np.ndarray) -> ir.Value:
     """X W from the quantized x, as float32."""
-    scale = np.maximum(np.abs(weight).max(axis=0) / LARGEST, np.finfo(np.float32).tiny).astype(np.float32)  # [d_out]
-    int8 = np.ascontiguousarray(np.rint(weight / scale).astype(np.int8))
-    sums = b.op("MatMulInteger", x, b.constant(int8), x_zero)
+    int8, scale = _per_column(weight)
+    sums = b.op("MatMulInteger", x, b.constant(np.ascontiguousarray(int8)), x_zero)
     return b.op("Mul", b.op("Cast", sums, to=ir.DataType.FLOAT), b.op("Mul", x_scale, b.constant(scale)))
+
+
+def _per_column(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """W [d_in, d_out] as int8 and one scale per column [d_out]; W is about their product."""
+    scale = np.maximum(np.abs(weight).max(axis=0) / LARGEST, np.finfo(np.float32).tiny).astype(np.float32)
+    return np.rint(weight / scale).astype(np.int8), scale
+
+
+def _replace(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
+    """Lets ``value`` stand for the node's output and drops the node."""
+    out = node.outputs[0]
+    value.shape, value.type = out.shape, out.type
+    ir.convenience.replace_all_uses_with(out, value, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
 
 
 def _row_sizes(b: Builder, x: ir.Value) -> ir.Value:

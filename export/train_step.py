@@ -10,7 +10,7 @@ from export.autodiff.backward import dims
 from export.language_loss import eval_next_token_loss, train_next_token_loss
 from export.losses import eval_loss, train_loss
 from export.onnx_builder import Builder
-from export.quantize import quantize_frozen_products
+from export.quantize import quantize_embeddings, quantize_frozen_products
 from export.recompute import Budget, DifferentiatedGraph, observed, recompute
 from ravan.bundle import Precision
 from ravan.runtime.names import CORRECT, GRADIENTS, LABELS, LOSS, TRAINABLES, WEIGHT
@@ -45,6 +45,7 @@ def train_graph(
         made = DifferentiatedGraph(graph, batch, loss.at, arriving, gradients)
         model.meta[RECOMPUTED] = recompute(made, budget)
     if precision is Precision.INT8:
+        quantize_embeddings(graph)
         quantize_frozen_products(graph, gradients=backward_nodes)  # clones are no gradients
     flat = b.op("Concat", *(b.op("Reshape", g, b.ints([-1])) for g in gradients), axis=0)
     for name, value, shape in ((LOSS, loss.value, []), (WEIGHT, loss.weight, []), (GRADIENTS, flat, [spec.size])):
@@ -64,6 +65,7 @@ def eval_graph(forward: ir.Model, spec: AdapterSpec, precision: Precision = Prec
     else:
         loss = eval_loss(b, logits, labels)
     if precision is Precision.INT8:
+        quantize_embeddings(graph)
         quantize_frozen_products(graph)
     for name, value in ((LOSS, loss.value), (WEIGHT, loss.weight), (CORRECT, loss.correct)):
         _output(graph, name, value, [])
@@ -74,6 +76,7 @@ def prefix_graph(prefix: ir.Model, precision: Precision = Precision.FP32) -> ir.
     """The frozen part below the lowest adapted layer, raw batch to hidden states."""
     model = prefix.clone()
     if precision is Precision.INT8:
+        quantize_embeddings(model.graph)
         quantize_frozen_products(model.graph)
     return _finished(model)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from export.autodiff.backward import Backward, Rule
+from export.autodiff.backward import Backward, Rule, constant
 
 Gradients = tuple[ir.Value | None, ...]
 
@@ -44,9 +44,10 @@ def div(b: Backward, node: ir.Node, dy: ir.Value) -> Gradients:
 
 
 def power(b: Backward, node: ir.Node, dy: ir.Value) -> Gradients:
-    """With a constant exponent: n x^(n-1) dy."""
+    """With a constant exponent: n x^(n-1) dy; onnxruntime's Pow is slow with an exponent of 1."""
     x, n = _inputs(node)
-    lower = b.op("Pow", x, b.op("Sub", n, 1.0))
+    known = constant(n)
+    lower = x if known is not None and (known == 2).all() else b.op("Pow", x, b.op("Sub", n, 1.0))
     return b.unbroadcast(b.op("Mul", dy, b.op("Mul", n, lower)), x, node.outputs[0]), None
 
 
@@ -113,20 +114,20 @@ def gelu(b: Backward, node: ir.Node, dy: ir.Value) -> Gradients:
     """Both forms of opset 20: x Phi(x) by the error function, or its tanh approximation (arXiv 1606.08415)."""
     x = node.inputs[0]
     if node.attributes.get_string("approximate", "none") == "tanh":
-        return (b.op("Mul", dy, _gelu_tanh_slope(b, x)),)
-    cdf = b.op("Add", b.op("Mul", b.op("Erf", b.op("Mul", x, math.sqrt(0.5))), 0.5), 0.5)
-    pdf = b.op("Mul", b.op("Exp", b.op("Mul", b.op("Mul", x, x), -0.5)), 1 / math.sqrt(2 * math.pi))
-    return (b.op("Mul", dy, b.op("Add", cdf, b.op("Mul", x, pdf))),)
+        return (b.op("Mul", dy, _gelu_tanh_slope(b, x, node.outputs[0])),)
+    t = b.op("Mul", x, math.sqrt(0.5))
+    cdf = b.op("HardSigmoid", b.op("Erf", t), alpha=0.5, beta=0.5)  # (erf + 1) / 2 in one pass
+    bend = b.op("Mul", t, b.op("Exp", b.op("Sub", -0.5 * math.log(math.pi), b.op("Mul", t, t))))  # x times the density
+    return (b.op("Mul", dy, b.op("Add", cdf, bend)),)
 
 
-def _gelu_tanh_slope(b: Backward, x: ir.Value | None) -> ir.Value:
-    scale = math.sqrt(2 / math.pi)
+def _gelu_tanh_slope(b: Backward, x: ir.Value | None, y: ir.Value) -> ir.Value:
+    """Of y = x sigmoid(u), the same function: sigmoid + y (1 - sigmoid) u'."""
+    scale = 2 * math.sqrt(2 / math.pi)
     square = b.op("Mul", x, x)
-    inner = b.op("Mul", b.op("Mul", x, scale), b.op("Add", b.op("Mul", square, 0.044715), 1.0))
-    t = b.op("Tanh", inner)
+    gate = b.op("Sigmoid", b.op("Mul", x, b.op("Add", b.op("Mul", square, 0.044715 * scale), scale)))
     inner_slope = b.op("Add", b.op("Mul", square, 3 * 0.044715 * scale), scale)
-    bend = b.op("Mul", b.op("Mul", b.op("Sub", 1.0, b.op("Mul", t, t)), inner_slope), b.op("Mul", x, 0.5))
-    return b.op("Add", b.op("Mul", b.op("Add", t, 1.0), 0.5), bend)
+    return b.op("Add", b.op("Mul", b.op("Mul", y, b.op("Sub", 1.0, gate)), inner_slope), gate)
 
 
 def _inputs(node: ir.Node) -> list[ir.Value]:

@@ -14,13 +14,13 @@ def matmul(b: Backward, node: ir.Node, dy: ir.Value) -> Gradients:
     assert x is not None
     assert y is not None
     out = node.outputs[0]
-    dx = b.unbroadcast(b.op("MatMul", dy, _flip(b, y)), x, _like(dy, x, out)) if b.wants(x) else None
+    dx = b.unbroadcast(b.op("MatMul", dy, flip(b, y)), x, _like(dy, x, out)) if b.wants(x) else None
     if not b.wants(y):
         return dx, None
     if len(dims(y)) == 2 and len(dims(x)) > 2:  # one matrix for all rows: a single product over the flattened rows
         rows, back = (b.op("Reshape", v, b.ints([-1, _width(v_dims)])) for v, v_dims in ((x, dims(x)), (dy, dims(out))))
         return dx, b.op("MatMul", b.op("Transpose", rows, perm=[1, 0]), back)
-    return dx, b.unbroadcast(b.op("MatMul", _flip(b, x), dy), y, _like(dy, y, out))
+    return dx, b.unbroadcast(b.op("MatMul", flip(b, x), dy), y, _like(dy, y, out))
 
 
 def gemm(b: Backward, node: ir.Node, dy: ir.Value) -> Gradients:
@@ -43,10 +43,25 @@ def gemm(b: Backward, node: ir.Node, dy: ir.Value) -> Gradients:
     return dx, dw, dc
 
 
-def _flip(b: Backward, x: ir.Value) -> ir.Value:
-    """The last two axes swapped."""
-    order = list(range(len(dims(x))))
-    return b.op("Transpose", x, perm=[*order[:-2], order[-1], order[-2]])
+def flip(b: Backward, x: ir.Value) -> ir.Value:
+    """The last two axes swapped.
+
+    onnxruntime's products read a swapped operand in place, but it merges the swap with a permutation before it into
+    one more copy of x: a reshape to the same shape, which costs nothing, keeps the two apart.
+    """
+    swap = _swap(len(dims(x)))
+    producer = x.producer()
+    if producer is not None and producer.op_type == "Transpose" and _order(producer) != swap:
+        x = b.op("Reshape", x, b.ints([0] * len(swap)))
+    return b.op("Transpose", x, perm=swap)
+
+
+def _order(transpose: ir.Node) -> list[int]:
+    return list(transpose.attributes.get_ints("perm") or ())
+
+
+def _swap(rank: int) -> list[int]:
+    return [*range(rank - 2), rank - 1, rank - 2]
 
 
 def _width(shape: list[int | str | None]) -> int:

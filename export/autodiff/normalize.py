@@ -31,20 +31,29 @@ def layer_norm(b: Backward, node: ir.Node, dy: ir.Value) -> Gradients:
     if attribute(node, "axis", -1) not in (-1, len(dims(x)) - 1):
         raise ExportError(f"{node.name} normalizes over more than the last axis: add a rule to export/autodiff.")
     mean, inverse = _statistics(node)
-    last = b.ints([-1])
-    normal = b.op("Mul", b.op("Sub", x, mean), inverse)
-    dx = None
-    if b.wants(x):
-        g = b.op("Mul", dy, scale)
-        along = b.op("Mul", normal, b.op("ReduceMean", b.op("Mul", g, normal), last, keepdims=1))
-        centred = b.op("Sub", g, b.op("ReduceMean", g, last, keepdims=1))
-        dx = b.op("Mul", b.op("Sub", centred, along), inverse)
     rest = b.ints(range(len(dims(x)) - 1))
+    d_scale = None
+    if b.wants(scale):
+        normal = b.op("Mul", b.op("Sub", x, mean), inverse)
+        d_scale = b.op("ReduceSum", b.op("Mul", dy, normal), rest, keepdims=0)
     return (
-        dx,
-        b.op("ReduceSum", b.op("Mul", dy, normal), rest, keepdims=0) if b.wants(scale) else None,
+        _through_layer_norm(b, x, b.op("Mul", dy, scale), mean, inverse) if b.wants(x) else None,
+        d_scale,
         b.op("ReduceSum", dy, rest, keepdims=0) if b.wants(bias) else None,
     )
+
+
+def _through_layer_norm(b: Backward, x: ir.Value, g: ir.Value, mean: ir.Value, inverse: ir.Value) -> ir.Value:
+    """Dx = inverse (g - mean(g) - n mean(g n)) with n = (x - mean) inverse.
+
+    Written out as inverse g - c x - (inverse mean(g) - c mean) with one number c per row, which takes half the passes.
+    """
+    last = b.ints([-1])
+    mean_g = b.op("ReduceMean", g, last, keepdims=1)
+    covariance = b.op("Sub", b.op("ReduceMean", b.op("Mul", g, x), last, keepdims=1), b.op("Mul", mean, mean_g))
+    c = b.op("Mul", b.op("Mul", b.op("Mul", inverse, inverse), inverse), covariance)
+    centre = b.op("Sub", b.op("Mul", inverse, mean_g), b.op("Mul", c, mean))
+    return b.op("Sub", b.op("Sub", b.op("Mul", g, inverse), b.op("Mul", x, c)), centre)
 
 
 def _statistics(node: ir.Node) -> tuple[ir.Value, ir.Value]:

@@ -11,7 +11,7 @@ import pytest
 
 from export.forward import IR_VERSION, OPSET
 from export.onnx_builder import Builder
-from export.quantize import quantize_frozen_products
+from export.quantize import quantize_embeddings, quantize_frozen_products
 
 WIDTH, OUT = 256, 192
 
@@ -91,3 +91,19 @@ def test_what_is_small_or_not_frozen_is_left_alone() -> None:
     graph = ir.Graph([a, b], [], nodes=[], opset_imports={"": OPSET})
     Builder(graph, "float").op("MatMul", a, b)
     assert quantize_frozen_products(graph) == 0
+
+
+def test_an_embedding_table_keeps_every_row_within_a_percent() -> None:
+    generator = np.random.default_rng(0)
+    table = (generator.standard_normal((300, 64)) * np.logspace(-3, 1, 300)[:, None]).astype(np.float32)
+    ids = ir.val("ids", ir.DataType.INT64, ["batch", "length"])
+    graph = ir.Graph([ids], [], nodes=[], opset_imports={"": OPSET})
+    b = Builder(graph, "float")
+    rows = b.op("Gather", b.constant(table), ids, axis=0)
+    rows.name, rows.shape, rows.dtype = "rows", ir.Shape(["batch", "length", 64]), ir.DataType.FLOAT
+    graph.outputs.append(rows)
+    assert quantize_embeddings(graph) == 1
+    picked = np.arange(300).reshape(30, 10)
+    (seen,) = session(ir.Model(graph, ir_version=IR_VERSION)).run(None, {"ids": picked})
+    error = np.linalg.norm(seen - table[picked], axis=-1) / np.linalg.norm(table[picked], axis=-1)
+    assert error.max() < 0.01

@@ -126,8 +126,8 @@ def test_the_layer_computes_each_head_as_the_paper_writes_it() -> None:
     nn.init.normal_(layer.H)
     nn.init.normal_(layer.s)
     x = torch.randn(4, 6)
-    B = layer.B.reshape(5, 2, 3)
-    heads = sum(layer.s[i] * (x @ layer.A[i].T @ layer.H[i].T @ B[:, i].T) for i in range(2))
+    A, B = layer.A.view(2, 3, 6), layer.B.view(5, 2, 3)
+    heads = sum(layer.s[i] * (x @ A[i].T @ layer.H[i].T @ B[:, i].T) for i in range(2))
     torch.testing.assert_close(layer(x), layer.base(x) + heads)
 
 
