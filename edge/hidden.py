@@ -50,7 +50,8 @@ class HiddenStates:
         if found:
             self.hits += 1
             value: bytes = found[0]
-            return np.frombuffer(value, np.float16).reshape(-1, int(found[1]))
+            kept: Hidden = np.frombuffer(value, np.float16).reshape(-1, int(found[1]))
+            return kept
         self.misses += 1
         if self._prefix is None:
             self._prefix = Prefix(self._bundle, self._options)

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import onnx_ir as ir
 
 from export.adapted import split_where_cheaper
 from export.architectures import Architecture
+from export.calibrate import calibrate
 from export.forward import export_forward
 from export.prefix import Parts, split_prefix
 from export.recipe import Recipe
-from export.train_step import eval_graph, prefix_graph, train_graph
+from export.train_step import Numbers, eval_graph, prefix_graph, train_graph
 from export.transformers_io import quiet_transformers
 from export.verify import feed_of, int8_likeness, perturbed, require, require_likeness, run_graphs, verify
 from export.weights import save_with_shared_weights
@@ -34,10 +36,10 @@ from ravan.bundle import (
 )
 from ravan.errors import ExportError
 from ravan.files import new_folder
-from ravan.layout import saved_view
+from ravan.layout import saved_view, tensors
 from ravan.runtime.footprint import footprint
 from ravan.spec import AdapterSpec, Init
-from ravan.torch import inject, make_spec, read_trainables
+from ravan.torch import inject, make_spec, named_trainables, read_trainables
 from ravan.update import Update, encode
 
 Progress = Callable[[str], None]
@@ -150,26 +152,26 @@ def _write_graphs(recipe: Recipe, spec: AdapterSpec, folder: Path, options: Expo
     """Writes the graphs with their weights; returns what was measured against torch."""
     forward = export_forward(recipe.model, spec, recipe.example(3, 17).batch, recipe.axes, recipe.longest)
     other = recipe.example(5, 24)  # other sizes than exported: both axes must be dynamic
-    parts = split_prefix(forward, trainables=2 * len(spec.layers) + len(spec.saved))
-    _save_graphs(forward, parts, spec, Precision.FP32, folder)
+    write = partial(_save_graphs, forward, split_prefix(forward, named_trainables(recipe.model, spec)), spec, folder)
+    write(Numbers())
     seen = verify(folder, recipe.model, spec, other)
     require(seen, options.tolerance)
     measured = {"loss": seen.loss, "gradient": seen.gradient, "logits": seen.logits, "tolerance": options.tolerance}
     if options.precision is Precision.INT8:
-        feed = feed_of(other, perturbed(spec, read_trainables(recipe.model, spec)))
-        exact = run_graphs(folder, feed)
-        _save_graphs(forward, parts, spec, Precision.INT8, folder)
-        measured["int8_cosine"] = int8_likeness(exact, run_graphs(folder, feed), spec)
+        flat = perturbed(spec, read_trainables(recipe.model, spec))
+        exact = run_graphs(folder, feed_of(other, flat))
+        write(Numbers(Precision.INT8, calibrate(forward, feed_of(other, flat) | tensors(spec, flat))))
+        measured["int8_cosine"] = int8_likeness(exact, run_graphs(folder, feed_of(other, flat)), spec)
         require_likeness(measured["int8_cosine"])
     return measured
 
 
-def _save_graphs(forward: ir.Model, parts: Parts | None, spec: AdapterSpec, precision: Precision, folder: Path) -> None:
-    graphs = {EVAL: eval_graph(forward, spec, precision)}
+def _save_graphs(forward: ir.Model, parts: Parts | None, spec: AdapterSpec, folder: Path, numbers: Numbers) -> None:
+    graphs = {EVAL: eval_graph(forward, spec, numbers)}
     if parts is None:
-        graphs[TRAIN] = train_graph(forward, spec, precision)
+        graphs[TRAIN] = train_graph(forward, spec, numbers)
     else:
-        graphs |= {PREFIX: prefix_graph(parts.prefix, precision), TRAIN: train_graph(parts.rest, spec, precision)}
+        graphs |= {PREFIX: prefix_graph(parts.prefix, numbers), TRAIN: train_graph(parts.rest, spec, numbers)}
     save_with_shared_weights(graphs, folder)
 
 

@@ -4,6 +4,7 @@ With adapters in the top layers alone, all below is the same for an example in e
 that hidden state becomes prefix.onnx, and train.onnx starts from it, so that a device may keep it.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -24,13 +25,14 @@ class Parts:
     rest: ir.Model
 
 
-def split_prefix(forward: ir.Model, trainables: int) -> Parts | None:
-    """The two parts of a forward graph whose first ``trainables`` inputs are trained; None if nothing is worth keeping.
+def split_prefix(forward: ir.Model, trained: Collection[str]) -> Parts | None:
+    """The two parts of a forward graph whose first inputs are the ``trained``; None if nothing is worth keeping.
 
     The cut is a float value [batch, length, width] such that the loss depends on the raw input through it alone; an
     attention mask and shapes may go around it. Of all such values the last, and only if a product with a frozen weight
     lies before it.
     """
+    trainables = len(trained)
     cut = _last_cut(forward.graph, trainables)
     if cut is None:
         return None

@@ -5,13 +5,15 @@ multiplication by the scales, one per output column. onnxruntime runs these as o
 the float product on a CPU with 8-bit dot products. The forward pass needs W^T of a layer and the backward pass W, so
 two int8 copies are stored, half of one float copy.
 
-The rows of a gradient differ in size by orders of magnitude, and one scale serves a whole tensor: each row is divided
-by its largest absolute value first and multiplied back after.
+One scale serves a whole input. Where its rows differ much in size, as those of a gradient do by orders of magnitude,
+each row is divided by its largest absolute value first and multiplied back after; where that is not enough, what the
+quantization leaves over is quantized too, for a second product. ``export.calibrate`` says where.
 
 Embedding tables, often half of a small model, are stored the same way, one scale per row.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
+from enum import IntEnum
 
 import numpy as np
 import onnx_ir as ir
@@ -22,32 +24,42 @@ SMALLEST = 128 * 128  # values of W; below, the product is not worth its overhea
 LARGEST = 127  # of an int8 weight; symmetric, so that no zero point is needed
 
 
-def quantize_frozen_products(graph: ir.Graph, gradients: Container[ir.Node] = ()) -> int:
-    """Rewrites every MatMul by a frozen weight, in place; ``gradients`` are the nodes whose rows are normalized.
+class Fineness(IntEnum):
+    """How finely a product's input is quantized: one scale for all, one per row, or that and the rest once more."""
+
+    TENSOR = 0
+    ROWS = 1
+    TWICE = 2
+
+
+def quantize_frozen_products(
+    graph: ir.Graph, gradients: Container[ir.Node] = (), forward: Mapping[str, Fineness] | None = None
+) -> int:
+    """Rewrites every MatMul by a frozen weight, in place.
+
+    Args:
+        graph: float, forward and perhaps backward.
+        gradients: the nodes of the backward pass, whose inputs get a scale per row.
+        forward: the fineness of the others by the name of their weight; one scale for all where it says nothing.
 
     Returns:
         How many products were rewritten.
     """
     b = Builder(graph, "int8")
-    quantized: dict[ir.Value, tuple[ir.Value, ir.Value, ir.Value]] = {}
-    count = 0
-    for node in list(graph):
-        weight = frozen_weight(node.inputs[1]) if node.op_type == "MatMul" else None
-        x = node.inputs[0]
-        if weight is None or x is None:
-            continue
-        rows = _row_sizes(b, x) if node in gradients else None
-        source = x if rows is None else b.op("Div", x, rows)
-        if source not in quantized:
-            values, scale, zero = b.ops("DynamicQuantizeLinear", source, outputs=3)
-            quantized[source] = values, scale, zero
-        product = _product(b, *quantized[source], weight)
-        if rows is not None:
-            product = b.op("Mul", product, rows)
-        _replace(graph, node, product)
-        count += 1
+    products = frozen_products(graph)
+    for node in products:
+        x, weight = node.inputs[0], frozen_weight(node.inputs[1])
+        assert x is not None
+        assert weight is not None
+        fineness = (forward or {}).get(weight_name(node.inputs[1]), Fineness.TENSOR)
+        _replace(graph, node, _product(b, x, weight, Fineness.ROWS if node in gradients else fineness))
     graph.sort()
-    return count
+    return len(products)
+
+
+def frozen_products(graph: ir.Graph) -> list[ir.Node]:
+    """Every MatMul by a frozen weight that is worth quantizing."""
+    return [node for node in graph if node.op_type == "MatMul" and frozen_weight(node.inputs[1]) is not None]
 
 
 def quantize_embeddings(graph: ir.Graph) -> int:
@@ -74,24 +86,48 @@ def quantize_embeddings(graph: ir.Graph) -> int:
 
 def frozen_weight(value: ir.Value | None) -> np.ndarray | None:
     """The constant float matrix behind a value, at most one Transpose away; None if it is none or a small one."""
-    if value is None:
-        return None
-    producer = value.producer()
-    flip = producer is not None and producer.op_type == "Transpose"
-    source = producer.inputs[0] if flip and producer is not None else value
+    source = _source(value)
     if source is None or not source.is_initializer() or source.const_value is None:
         return None
     tensor = source.const_value
     if source.dtype != ir.DataType.FLOAT or len(tensor.shape) != 2 or tensor.size < SMALLEST:
         return None
-    return tensor.numpy().T if flip else tensor.numpy()
+    return tensor.numpy() if source is value else tensor.numpy().T
 
 
-def _product(b: Builder, x: ir.Value, x_scale: ir.Value, x_zero: ir.Value, weight: np.ndarray) -> ir.Value:
-    """X W from the quantized x, as float32."""
+def weight_name(value: ir.Value | None) -> str:
+    """The name of the constant behind a value; a layer's weight has the same in the forward and the backward pass."""
+    source = _source(value)
+    return (source.name or "") if source is not None else ""
+
+
+def _source(value: ir.Value | None) -> ir.Value | None:
+    """What a Transpose turns, or the value itself."""
+    producer = value.producer() if value is not None else None
+    return producer.inputs[0] if producer is not None and producer.op_type == "Transpose" else value
+
+
+def _product(b: Builder, x: ir.Value, weight: np.ndarray, fineness: Fineness) -> ir.Value:
+    """X W as float32, with W in int8."""
     int8, scale = _per_column(weight)
-    sums = b.op("MatMulInteger", x, b.constant(np.ascontiguousarray(int8)), x_zero)
-    return b.op("Mul", b.op("Cast", sums, to=ir.DataType.FLOAT), b.op("Mul", x_scale, b.constant(scale)))
+    columns, scales = b.constant(np.ascontiguousarray(int8)), b.constant(scale)
+    if fineness is Fineness.TENSOR:
+        return _once(b, b.ops("DynamicQuantizeLinear", x, outputs=3), columns, scales)
+    rows = _row_sizes(b, x)
+    even = b.op("Div", x, rows)
+    quantized = b.ops("DynamicQuantizeLinear", even, outputs=3)
+    product = _once(b, quantized, columns, scales)
+    if fineness is Fineness.TWICE:
+        rest = b.op("Sub", even, b.op("DequantizeLinear", *quantized))
+        product = b.op("Add", product, _once(b, b.ops("DynamicQuantizeLinear", rest, outputs=3), columns, scales))
+    return b.op("Mul", product, rows)
+
+
+def _once(b: Builder, quantized: Sequence[ir.Value], columns: ir.Value, scales: ir.Value) -> ir.Value:
+    """The product of a quantized input; equal quantizations are merged when the graph is finished."""
+    x, x_scale, x_zero = quantized
+    sums = b.op("MatMulInteger", x, columns, x_zero)
+    return b.op("Mul", b.op("Cast", sums, to=ir.DataType.FLOAT), b.op("Mul", x_scale, scales))
 
 
 def _per_column(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

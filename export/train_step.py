@@ -1,6 +1,8 @@
 """The graphs of a bundle, made from one forward graph; ``ravan.runtime.names`` says what goes in and out."""
 
 import math
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
@@ -10,7 +12,7 @@ from export.autodiff.backward import dims
 from export.language_loss import eval_next_token_loss, train_next_token_loss
 from export.losses import eval_loss, train_loss
 from export.onnx_builder import Builder
-from export.quantize import quantize_embeddings, quantize_frozen_products
+from export.quantize import Fineness, quantize_embeddings, quantize_frozen_products
 from export.recompute import Budget, DifferentiatedGraph, observed, recompute
 from ravan.bundle import Precision
 from ravan.runtime.names import CORRECT, GRADIENTS, LABELS, LOSS, TRAINABLES, WEIGHT
@@ -19,8 +21,30 @@ from ravan.spec import AdapterSpec
 RECOMPUTED = "recomputed"
 
 
+@dataclass(frozen=True)
+class Numbers:
+    """In which numbers a graph's frozen products run.
+
+    Attributes:
+        precision: float32, or int8 for weights and embedding tables.
+        fineness: of the forward products' inputs in int8, see ``export.calibrate``.
+    """
+
+    precision: Precision = Precision.FP32
+    fineness: Mapping[str, Fineness] = field(default_factory=dict)
+
+    def apply(self, graph: ir.Graph, gradients: Container[ir.Node] = ()) -> None:
+        """Quantizes a graph if that is wanted; ``gradients`` are the nodes of its backward pass."""
+        if self.precision is Precision.INT8:
+            quantize_embeddings(graph)
+            quantize_frozen_products(graph, gradients, self.fineness)
+
+
+FLOAT = Numbers()
+
+
 def train_graph(
-    forward: ir.Model, spec: AdapterSpec, precision: Precision = Precision.FP32, budget: Budget | None = None
+    forward: ir.Model, spec: AdapterSpec, numbers: Numbers = FLOAT, budget: Budget | None = None
 ) -> ir.Model:
     """Loss and all gradients of one batch, as plain ONNX operators.
 
@@ -35,7 +59,11 @@ def train_graph(
     trainables = _flat_trainables(graph, spec)
     forward_nodes = set(graph)
     b, logits, labels = Builder(graph, "step"), graph.outputs[0], _labels(graph)
-    loss = train_next_token_loss(b, logits, labels, precision) if _per_token(logits) else train_loss(b, logits, labels)
+    loss = (
+        train_next_token_loss(b, logits, labels, numbers.precision)
+        if _per_token(logits)
+        else train_loss(b, logits, labels)
+    )
     graph.outputs.clear()
     arriving: dict[ir.Value, ir.Value] = {}
     gradients = differentiate(graph, {loss.at: loss.gradient}, trainables, observed(RULES, arriving))
@@ -44,40 +72,34 @@ def train_graph(
         batch = [x for x in graph.inputs if x.name != TRAINABLES]
         made = DifferentiatedGraph(graph, batch, loss.at, arriving, gradients)
         model.meta[RECOMPUTED] = recompute(made, budget)
-    if precision is Precision.INT8:
-        quantize_embeddings(graph)
-        quantize_frozen_products(graph, gradients=backward_nodes)  # clones are no gradients
+    numbers.apply(graph, gradients=backward_nodes)  # clones are no gradients
     flat = b.op("Concat", *(b.op("Reshape", g, b.ints([-1])) for g in gradients), axis=0)
     for name, value, shape in ((LOSS, loss.value, []), (WEIGHT, loss.weight, []), (GRADIENTS, flat, [spec.size])):
         _output(graph, name, value, shape)
     return _finished(model)
 
 
-def eval_graph(forward: ir.Model, spec: AdapterSpec, precision: Precision = Precision.FP32) -> ir.Model:
+def eval_graph(forward: ir.Model, spec: AdapterSpec, numbers: Numbers = FLOAT) -> ir.Model:
     """Loss and counts of one batch, and a classifier's logits."""
     model = forward.clone()
     graph = model.graph
     _flat_trainables(graph, spec)
     b, logits, labels = Builder(graph, "eval"), graph.outputs[0], _labels(graph)
     if _per_token(logits):
-        loss = eval_next_token_loss(b, logits, labels, precision)
+        loss = eval_next_token_loss(b, logits, labels, numbers.precision)
         graph.outputs.clear()
     else:
         loss = eval_loss(b, logits, labels)
-    if precision is Precision.INT8:
-        quantize_embeddings(graph)
-        quantize_frozen_products(graph)
+    numbers.apply(graph)
     for name, value in ((LOSS, loss.value), (WEIGHT, loss.weight), (CORRECT, loss.correct)):
         _output(graph, name, value, [])
     return _finished(model)
 
 
-def prefix_graph(prefix: ir.Model, precision: Precision = Precision.FP32) -> ir.Model:
+def prefix_graph(prefix: ir.Model, numbers: Numbers = FLOAT) -> ir.Model:
     """The frozen part below the lowest adapted layer, raw batch to hidden states."""
     model = prefix.clone()
-    if precision is Precision.INT8:
-        quantize_embeddings(model.graph)
-        quantize_frozen_products(model.graph)
+    numbers.apply(model.graph)
     return _finished(model)
 
 

@@ -46,3 +46,10 @@ def trained_mask(spec: AdapterSpec, heads: NDArray[np.bool_]) -> NDArray[np.bool
     mask[: spec.H_size].reshape(spec.H_shape)[~heads] = False
     mask[spec.H_size : spec.H_size + spec.s_size] = heads.ravel()
     return mask
+
+
+def tensors(spec: AdapterSpec, flat: Vector) -> dict[str, Vector]:
+    """Views of every trainable by name: ``<layer>.H`` [heads, rank, rank], ``<layer>.s`` [heads], the saved tensors."""
+    values = {f"{layer.name}.H": H for layer, H in zip(spec.layers, H_view(spec, flat), strict=True)}
+    values |= {f"{layer.name}.s": s for layer, s in zip(spec.layers, s_view(spec, flat), strict=True)}
+    return values | saved_tensors(spec, saved_view(spec, flat))

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ravan.layout import H_view, Vector, s_view, saved_tensors, saved_view
+from ravan.layout import Vector, tensors
 from ravan.spec import AdapterSpec
 
 
@@ -25,9 +25,6 @@ def read_trainables(model: nn.Module, spec: AdapterSpec) -> Vector:
 @torch.no_grad()
 def write_trainables(model: nn.Module, spec: AdapterSpec, flat: Vector) -> None:
     """Sets the model's trainables from a flat vector."""
-    parameters = named_trainables(model, spec)
-    values = {f"{layer.name}.H": H for layer, H in zip(spec.layers, H_view(spec, flat), strict=True)}
-    values |= {f"{layer.name}.s": s for layer, s in zip(spec.layers, s_view(spec, flat), strict=True)}
-    values |= saved_tensors(spec, saved_view(spec, flat))
-    for name, parameter in parameters.items():
+    values = tensors(spec, flat)
+    for name, parameter in named_trainables(model, spec).items():
         parameter.copy_(torch.from_numpy(values[name].copy()))

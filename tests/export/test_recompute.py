@@ -18,7 +18,8 @@ from export.forward import IR_VERSION, OPSET, export_forward
 from export.onnx_builder import Builder
 from export.recompute import Budget, Report
 from export.segments import find_segments
-from export.train_step import RECOMPUTED, train_graph
+from export.text_classifier import SEQUENCE_AXES
+from export.train_step import RECOMPUTED, Numbers, train_graph
 from export.verify import perturbed
 from ravan.bundle import Precision
 from ravan.errors import ExportError
@@ -89,7 +90,7 @@ class Exported:
             model, targets or usual, heads=2, rank=2, budget=None, init=Init.GRAM_SCHMIDT, seed=0, saved=saved
         )
         inject(model, self.spec)
-        self.forward = export_forward(model, self.spec, {INPUT_IDS: ids, ATTENTION_MASK: mask}, 32)
+        self.forward = export_forward(model, self.spec, {INPUT_IDS: ids, ATTENTION_MASK: mask}, SEQUENCE_AXES, 32)
         self.feed = {
             INPUT_IDS: ids.numpy(),
             ATTENTION_MASK: mask.numpy(),
@@ -98,7 +99,7 @@ class Exported:
         }
 
     def graph(self, budget: Budget | None, precision: Precision = Precision.FP32) -> ir.Model:
-        return train_graph(self.forward, self.spec, precision, budget)
+        return train_graph(self.forward, self.spec, Numbers(precision), budget)
 
     def least(self) -> Budget:
         """The smallest budget that can be met."""
