@@ -50,12 +50,12 @@ class HiddenStates:
         if found:
             self.hits += 1
             value: bytes = found[0]
-            kept: Hidden = np.frombuffer(value, np.float16).reshape(-1, int(found[1]))
-            return kept
+            kept: Hidden = np.frombuffer(value, np.float16)
+            return kept.reshape(-1, int(found[1]))
         self.misses += 1
         if self._prefix is None:
             self._prefix = Prefix(self._bundle, self._options)
-        hidden = self._prefix(example)[0].astype(np.float16)
+        hidden: Hidden = self._prefix(example)[0].astype(np.float16)
         self._keep(key, hidden)
         return hidden
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import structlog
 
-from ravan.bundle import INITIAL
+from ravan.bundle import INITIAL, Bundle
 from ravan.cli.errors import explain_os_error
 from ravan.errors import RavanError
 from ravan.runtime.session import RuntimeOptions
@@ -21,7 +21,7 @@ from server.evaluation import Examiner
 from server.publishing import Publisher
 from server.records import Assignment, AssignmentState, Round, RoundState, Run, RunState
 from server.rounds import Facts, Step, devices_needed, next_step, selection_size
-from server.settings import RunSettings
+from server.settings import Metric, RunOptions, RunSettings
 from server.storage import Storage
 
 log = structlog.get_logger()
@@ -71,7 +71,7 @@ class Coordinator:
             model=bundle.manifest.model,
             trainable_parameters=bundle.manifest.adapter.size,
             evaluation_file=str(settings.evaluation.resolve()) if settings.evaluation else None,
-            options=settings.options,
+            options=_with_metric(settings.options, bundle),
             adapter=await asyncio.to_thread(self._storage.adapters.put, initial),
             created_at=self._clock(),
         )
@@ -259,3 +259,9 @@ class Coordinator:
         if not runs:
             raise NotFound("There is no run yet: create one with ravan-server create.")
         return runs[0]
+
+
+def _with_metric(options: RunOptions, bundle: Bundle) -> RunOptions:
+    """The options with the metric that suits the bundle's task, unless one is given."""
+    suits = Metric.PERPLEXITY if bundle.manifest.language else Metric.ACCURACY
+    return options if options.metric else options.model_copy(update={"metric": suits})

@@ -1,6 +1,7 @@
 """From the received updates of a closed round to the run's new adapter."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -9,12 +10,13 @@ import structlog
 from ravan.aggregate import Contribution, average
 from ravan.bundle import Bundle
 from ravan.runtime.adapter import write_adapter
+from ravan.runtime.session import Evaluation
 from ravan.spec import AdapterSpec
 from ravan.update import Update, decode, encode
 from server.bundles import Bundles
 from server.evaluation import Examiner
 from server.records import Assignment, AssignmentState, Round, RoundState, Run
-from server.settings import Weighting
+from server.settings import Metric, Weighting
 from server.storage import Storage
 
 log = structlog.get_logger()
@@ -44,7 +46,9 @@ class Publisher:
         if count % run.options.evaluate_every == 0 or count >= run.options.rounds:
             evaluation = await self._examiner.evaluate(run, adapter)
         done = Round(run.run_id, current.number, RoundState.PUBLISHED, "", 0.0, evaluation=evaluation)
-        await asyncio.to_thread(self._write_files, run, bundle, done, adapter, best=is_best(done, earlier))
+        await asyncio.to_thread(
+            self._write_files, run, bundle, done, adapter, best=is_best(done, earlier, run.options.metric)
+        )
         await call(state.publish, run.run_id, current.number, sha256, evaluation, now)
         await self._drop_old_updates(run, current.number)
         measured = {"accuracy": round(evaluation.accuracy, 4)} if evaluation else {}
@@ -89,15 +93,22 @@ class Publisher:
                     self._storage.updates.drop(sha256)
 
 
-def best_round(rounds: Sequence[Round]) -> Round | None:
-    """The published round with the highest accuracy, the earliest among equals; without evaluations the last."""
+def best_round(rounds: Sequence[Round], metric: Metric | None = None) -> Round | None:
+    """The published round that is best by the metric, the earliest among equals; without evaluations the last."""
     published = [r for r in rounds if r.state is RoundState.PUBLISHED]
     evaluated = [r for r in published if r.evaluation is not None]
     if not evaluated:
         return published[-1] if published else None
-    return max(evaluated, key=lambda r: r.evaluation.accuracy if r.evaluation else 0.0)
+    return max(evaluated, key=lambda r: _score(r.evaluation, metric))
 
 
-def is_best(done: Round, earlier: Sequence[Round]) -> bool:
+def is_best(done: Round, earlier: Sequence[Round], metric: Metric | None = None) -> bool:
     """Whether a round is the best once it is published."""
-    return best_round([*earlier, done]) is done
+    return best_round([*earlier, done], metric) is done
+
+
+def _score(evaluation: Evaluation | None, metric: Metric | None) -> float:
+    """Higher is better."""
+    if evaluation is None:
+        return -math.inf
+    return -evaluation.loss if metric is Metric.PERPLEXITY else evaluation.accuracy

@@ -7,6 +7,7 @@ from protos.ravan.v1 import control_pb2 as pb
 from ravan.runtime.session import Evaluation
 from server.publishing import best_round
 from server.records import Assignment, AssignmentState, Round, RoundState, Run, RunState
+from server.settings import Metric
 from server.state import State
 
 RUN_STATES = {
@@ -22,6 +23,7 @@ ROUND_STATES = {
     RoundState.PUBLISHED: pb.ROUND_STATE_PUBLISHED,
     RoundState.ABANDONED: pb.ROUND_STATE_ABANDONED,
 }
+METRICS = {Metric.ACCURACY: pb.METRIC_ACCURACY, Metric.PERPLEXITY: pb.METRIC_PERPLEXITY}
 
 
 def report_run(state: State, run: Run) -> pb.Run:
@@ -30,7 +32,7 @@ def report_run(state: State, run: Run) -> pb.Run:
     parts: defaultdict[int, list[Assignment]] = defaultdict(list)
     for part in state.assignments(run.run_id):
         parts[part.round].append(part)
-    best = best_round(rounds)
+    best = best_round(rounds, run.options.metric)
     return pb.Run(
         run_id=run.run_id,
         state=RUN_STATES[run.state],
@@ -43,6 +45,7 @@ def report_run(state: State, run: Run) -> pb.Run:
         best_round=best.number if best else None,
         rounds=[_round(r, parts[r.number]) for r in rounds],
         created_at=run.created_at,
+        metric=METRICS[run.options.metric or Metric.ACCURACY],
     )
 
 

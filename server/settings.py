@@ -32,6 +32,13 @@ class Weighting(StrEnum):
     EXAMPLES = "examples"
 
 
+class Metric(StrEnum):
+    """By which held-out figure the best round is chosen."""
+
+    ACCURACY = "accuracy"
+    PERPLEXITY = "perplexity"
+
+
 class RunOptions(BaseModel):
     """What a run does; kept with the run, so that a restarted server goes on the same way."""
 
@@ -45,6 +52,9 @@ class RunOptions(BaseModel):
     deadline: float = Field(600, gt=0, description="Seconds a round waits for updates.")
     weighting: Weighting = Field(Weighting.UNIFORM, description="Every client counts alike, or by its examples.")
     evaluate_every: Count = Field(1, description="Evaluate every so many rounds, and after the last.")
+    metric: Metric | None = Field(
+        None, description="What makes a round the best: accuracy or perplexity; by default what suits the bundle."
+    )
     evaluation_batch: Count = Field(32, description="Examples of an evaluation batch.")
     keep_updates: Count = Field(2, description="Rounds whose updates are kept on disk.")
     poll_min: float = Field(2, gt=0, description="Shortest wait between two check-ins, seconds.")

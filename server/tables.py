@@ -1,5 +1,6 @@
 """Runs, rounds and devices as tables for people."""
 
+import math
 import time
 
 from rich.console import Group, RenderableType
@@ -15,13 +16,14 @@ def run_table(run: pb.Run) -> RenderableType:
         f"[bold]run {run.run_id}[/bold] {_name(pb.RunState.Name(run.state))}, {escape(run.model)}, "
         f"{run.trainable_parameters:,} trainable parameters, {run.rounds_published} of {run.rounds_planned} rounds"
     )
+    metric = "perplexity" if run.metric == pb.METRIC_PERPLEXITY else "accuracy"
     table = Table(
-        "round", "state", "updates", "failed", "accuracy", "loss", "local loss", "up", "down", "seconds", box=None
+        "round", "state", "updates", "failed", metric, "loss", "local loss", "up", "down", "seconds", box=None
     )
     for column in table.columns[2:]:
         column.justify = "right"
     if run.HasField("initial"):
-        table.add_row("0", "start", "", "", _percent(run.initial), f"{run.initial.loss:.3f}", "", "", "", "")
+        table.add_row("0", "start", "", "", score(run, run.initial), f"{run.initial.loss:.3f}", "", "", "", "")
     for r in run.rounds:
         mark = " *" if run.HasField("best_round") and run.best_round == r.number else ""
         table.add_row(
@@ -29,7 +31,7 @@ def run_table(run: pb.Run) -> RenderableType:
             _name(pb.RoundState.Name(r.state)),
             f"{r.received}/{r.selected}",
             str(r.failed),
-            _percent(r.evaluation) if r.HasField("evaluation") else "",
+            score(run, r.evaluation) if r.HasField("evaluation") else "",
             f"{r.evaluation.loss:.3f}" if r.HasField("evaluation") else "",
             f"{r.local_loss:.3f}" if r.HasField("local_loss") else "",
             size(r.bytes_up),
@@ -72,7 +74,10 @@ def size(count: int) -> str:
     return f"{value:.1f} TB"
 
 
-def _percent(evaluation: pb.Evaluation) -> str:
+def score(run: pb.Run, evaluation: pb.Evaluation) -> str:
+    """An evaluation by the run's metric."""
+    if run.metric == pb.METRIC_PERPLEXITY:
+        return f"{math.exp(min(evaluation.loss, 700)):.2f}"
     return f"{evaluation.accuracy:.1%}"
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from export.bundle import ExportOptions, export_bundle
+from export.causal_lm import causal_lm
 from export.text_classifier import text_classifier
 from ravan.bundle import Bundle, open_bundle
 from ravan.spec import AdapterSpec, LayerSpec, TensorSpec
@@ -75,6 +76,49 @@ def bundle_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
     out = tmp_path_factory.mktemp("bundle") / "bundle"
     export_bundle(lambda: text_classifier(model_folder, LABELS, MAX_LENGTH), ExportOptions(rank=4), out, "model")
     return out
+
+
+@pytest.fixture(scope="session")
+def top_bundle(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The tiny model with heads in its upper layer alone, and so a frozen prefix."""
+    out = tmp_path_factory.mktemp("top") / "bundle"
+    options = ExportOptions(rank=4, top_layers=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("export.quantize.SMALLEST", 32 * 32)  # the tiny model's layers count as products worth keeping
+        return export_bundle(lambda: text_classifier(model_folder, LABELS, MAX_LENGTH), options, out, "model")
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama with grouped keys and tied embeddings, and a tokenizer of single characters."""
+    folder = tmp_path_factory.mktemp("model") / "tiny-llama"
+    letters = ["<end>", "<unknown>", *"abcdefghijklmnopqrstuvwxyz ,.\n"]
+    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(letters)}, [], unk_token="<unknown>"))
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", unk_token="<unknown>")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(letters),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lm_bundle(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The tiny Llama exported for next-token prediction."""
+    out = tmp_path_factory.mktemp("lm") / "bundle"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("export.quantize.SMALLEST", 32 * 32)
+        return export_bundle(lambda: causal_lm(llama_folder, 16), ExportOptions(heads=2, rank=4), out, "llama")
 
 
 @pytest.fixture(scope="session")

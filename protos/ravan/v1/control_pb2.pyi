@@ -15,6 +15,12 @@ class RunState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RUN_STATE_STOPPED: _ClassVar[RunState]
     RUN_STATE_FINISHED: _ClassVar[RunState]
 
+class Metric(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    METRIC_UNSPECIFIED: _ClassVar[Metric]
+    METRIC_ACCURACY: _ClassVar[Metric]
+    METRIC_PERPLEXITY: _ClassVar[Metric]
+
 class RoundState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ROUND_STATE_UNSPECIFIED: _ClassVar[RoundState]
@@ -28,6 +34,9 @@ RUN_STATE_ACTIVE: RunState
 RUN_STATE_PAUSED: RunState
 RUN_STATE_STOPPED: RunState
 RUN_STATE_FINISHED: RunState
+METRIC_UNSPECIFIED: Metric
+METRIC_ACCURACY: Metric
+METRIC_PERPLEXITY: Metric
 ROUND_STATE_UNSPECIFIED: RoundState
 ROUND_STATE_SELECTING: RoundState
 ROUND_STATE_COLLECTING: RoundState
@@ -108,7 +117,7 @@ class ExportAdapterResponse(_message.Message):
     def __init__(self, data: _Optional[bytes] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("run_id", "state", "bundle_id", "model", "trainable_parameters", "rounds_planned", "rounds_published", "initial", "best_round", "rounds", "created_at")
+    __slots__ = ("run_id", "state", "bundle_id", "model", "trainable_parameters", "rounds_planned", "rounds_published", "initial", "best_round", "rounds", "created_at", "metric")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -120,6 +129,7 @@ class Run(_message.Message):
     BEST_ROUND_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     state: RunState
     bundle_id: str
@@ -131,7 +141,8 @@ class Run(_message.Message):
     best_round: int
     rounds: _containers.RepeatedCompositeFieldContainer[Round]
     created_at: float
-    def __init__(self, run_id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., trainable_parameters: _Optional[int] = ..., rounds_planned: _Optional[int] = ..., rounds_published: _Optional[int] = ..., initial: _Optional[_Union[Evaluation, _Mapping]] = ..., best_round: _Optional[int] = ..., rounds: _Optional[_Iterable[_Union[Round, _Mapping]]] = ..., created_at: _Optional[float] = ...) -> None: ...
+    metric: Metric
+    def __init__(self, run_id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., trainable_parameters: _Optional[int] = ..., rounds_planned: _Optional[int] = ..., rounds_published: _Optional[int] = ..., initial: _Optional[_Union[Evaluation, _Mapping]] = ..., best_round: _Optional[int] = ..., rounds: _Optional[_Iterable[_Union[Round, _Mapping]]] = ..., created_at: _Optional[float] = ..., metric: _Optional[_Union[Metric, str]] = ...) -> None: ...
 
 class Evaluation(_message.Message):
     __slots__ = ("accuracy", "loss", "examples")
