@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.onnx_builder import Builder
+from export.row_sizes import RowSizes
 
 SMALLEST = 128 * 128  # values of W; below, the product is not worth its overhead
 LARGEST = 127  # of an int8 weight; symmetric, so that no zero point is needed
@@ -29,22 +30,21 @@ def quantize_frozen_products(graph: ir.Graph, gradients: Container[ir.Node] = ()
         How many products were rewritten.
     """
     b = Builder(graph, "int8")
-    quantized: dict[ir.Value, tuple[ir.Value, ir.Value, ir.Value]] = {}
+    rows = RowSizes(b)
+    quantized: dict[ir.Value, list[ir.Value]] = {}
     count = 0
     for node in list(graph):
         weight = frozen_weight(node.inputs[1]) if node.op_type == "MatMul" else None
         x = node.inputs[0]
         if weight is None or x is None:
             continue
-        rows = _row_sizes(b, x) if node in gradients else None
-        source = x if rows is None else b.op("Div", x, rows)
-        if source not in quantized:
-            values, scale, zero = b.ops("DynamicQuantizeLinear", source, outputs=3)
-            quantized[source] = values, scale, zero
-        product = _product(b, *quantized[source], weight)
-        if rows is not None:
-            product = b.op("Mul", product, rows)
-        _replace(graph, node, product)
+        sizes = None
+        if node in gradients:
+            x, sizes = rows.divided(x)
+        if x not in quantized:
+            quantized[x] = b.ops("DynamicQuantizeLinear", x, outputs=3)
+        product = _product(b, quantized[x], weight)
+        _replace(graph, node, product if sizes is None else rows.multiplied(product, sizes))
         count += 1
     graph.sort()
     return count
@@ -87,8 +87,9 @@ def frozen_weight(value: ir.Value | None) -> np.ndarray | None:
     return tensor.numpy().T if flip else tensor.numpy()
 
 
-def _product(b: Builder, x: ir.Value, x_scale: ir.Value, x_zero: ir.Value, weight: np.ndarray) -> ir.Value:
-    """X W from the quantized x, as float32."""
+def _product(b: Builder, quantized: list[ir.Value], weight: np.ndarray) -> ir.Value:
+    """X W from what DynamicQuantizeLinear gave for x, as float32."""
+    x, x_scale, x_zero = quantized
     int8, scale = _per_column(weight)
     sums = b.op("MatMulInteger", x, b.constant(np.ascontiguousarray(int8)), x_zero)
     return b.op("Mul", b.op("Cast", sums, to=ir.DataType.FLOAT), b.op("Mul", x_scale, b.constant(scale)))
@@ -106,11 +107,3 @@ def _replace(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
     value.shape, value.type = out.shape, out.type
     ir.convenience.replace_all_uses_with(out, value, replace_graph_outputs=True)
     graph.remove(node, safe=True)
-
-
-def _row_sizes(b: Builder, x: ir.Value) -> ir.Value:
-    """The largest absolute value of every row, [..., 1], never zero; without writing |x|."""
-    last = b.ints([-1])
-    highest = b.op("ReduceMax", x, last, keepdims=1)
-    lowest = b.op("Neg", b.op("ReduceMin", x, last, keepdims=1))
-    return b.op("Max", highest, lowest, np.array(1e-20, np.float32))
