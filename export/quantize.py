@@ -21,6 +21,7 @@ from export.row_sizes import RowSizes
 
 SMALLEST = 128 * 128  # values of W; below, the product is not worth its overhead
 LARGEST = 127  # of an int8 weight; symmetric, so that no zero point is needed
+LARGEST_PAIR = 127  # of the sum of two neighbours before rounding: 255 * (127 + 1) is still a 16-bit number
 
 
 def quantize_frozen_products(graph: ir.Graph, gradients: Container[ir.Node] = ()) -> int:
@@ -90,15 +91,25 @@ def frozen_weight(value: ir.Value | None) -> np.ndarray | None:
 def _product(b: Builder, quantized: list[ir.Value], weight: np.ndarray) -> ir.Value:
     """X W from what DynamicQuantizeLinear gave for x, as float32."""
     x, x_scale, x_zero = quantized
-    int8, scale = _per_column(weight)
+    int8, scale = _per_column(weight, np.abs(_pairs(weight)).max(axis=0) / LARGEST_PAIR)
     sums = b.op("MatMulInteger", x, b.constant(np.ascontiguousarray(int8)), x_zero)
     return b.op("Mul", b.op("Cast", sums, to=ir.DataType.FLOAT), b.op("Mul", x_scale, b.constant(scale)))
 
 
-def _per_column(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """W [d_in, d_out] as int8 and one scale per column [d_out]; W is about their product."""
-    scale = np.maximum(np.abs(weight).max(axis=0) / LARGEST, np.finfo(np.float32).tiny).astype(np.float32)
-    return np.rint(weight / scale).astype(np.int8), scale
+def _per_column(weight: np.ndarray, least: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """W [d_in, d_out] as int8 and one scale per column [d_out], not below ``least``; W is about their product."""
+    scale = np.maximum(np.abs(weight).max(axis=0) / LARGEST, np.maximum(least, np.finfo(np.float32).tiny))
+    return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
+
+
+def _pairs(weight: np.ndarray) -> np.ndarray:
+    """The sums of neighbours along d_in, [d_in / 2, d_out]; CPUs without VNNI add two products in 16 bits (vpmaddubsw).
+
+    Two of opposite signs can't leave that range.
+    """
+    even = np.concatenate([weight, np.zeros((weight.shape[0] % 2, weight.shape[1]), weight.dtype)])
+    pairs: np.ndarray = even[0::2] + even[1::2]
+    return pairs
 
 
 def _replace(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:

@@ -62,6 +62,21 @@ def test_onnxruntime_fuses_the_product_into_one_kernel(weight: np.ndarray, tmp_p
     assert kinds == {"DynamicQuantizeMatMul": 1}
 
 
+@pytest.mark.parametrize("depth", [WIDTH, WIDTH + 1])
+def test_no_pair_of_products_leaves_16_bits(depth: int) -> None:
+    """As vpmaddubsw adds them on CPUs without VNNI, with weights and activations that would overflow if any could."""
+    generator = np.random.default_rng(0)
+    weight = generator.choice(np.array([-1, 1, 1], np.float32), (depth, OUT))
+    model = product_graph(weight)
+    quantize_frozen_products(model.graph)
+    (product,) = (node for node in model.graph if node.op_type == "MatMulInteger")
+    stored = ir.convenience.get_const_tensor(product.inputs[1])  # type: ignore[arg-type]
+    assert stored is not None
+    worst = 255 * stored.numpy().astype(np.int64)
+    pairs = worst[0 : depth - 1 : 2] + worst[1::2]
+    assert -(2**15) <= pairs.min() <= pairs.max() < 2**15
+
+
 def test_small_rows_of_a_gradient_survive_beside_large_ones(weight: np.ndarray) -> None:
     """Without dividing each row by its size, rows a million times smaller than the largest would vanish."""
     x = np.random.default_rng(1).standard_normal((20, WIDTH)).astype(np.float32)
