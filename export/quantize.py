@@ -13,15 +13,18 @@ Embedding tables, often half of a small model, are stored the same way, one scal
 """
 
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 import onnx_ir as ir
 
 from export.onnx_builder import Builder
+from export.row_sizes import RowSizes
 
 SMALLEST = 128 * 128  # values of W; below, the product is not worth its overhead
 LARGEST = 127  # of an int8 weight; symmetric, so that no zero point is needed
+LARGEST_PAIR = 127  # of the sum of two neighbours before rounding: 255 * (127 + 1) is still a 16-bit number
 
 
 class Fineness(IntEnum):
@@ -46,13 +49,14 @@ def quantize_frozen_products(
         How many products were rewritten.
     """
     b = Builder(graph, "int8")
-    products = frozen_products(graph)
+    rows, products = RowSizes(b), frozen_products(graph)
     for node in products:
         x, weight = node.inputs[0], frozen_weight(node.inputs[1])
         assert x is not None
         assert weight is not None
         fineness = (forward or {}).get(weight_name(node.inputs[1]), Fineness.TENSOR)
-        _replace(graph, node, _product(b, x, weight, Fineness.ROWS if node in gradients else fineness))
+        frozen = _Frozen.of(b, weight)
+        _replace(graph, node, frozen.product(x, rows, Fineness.ROWS if node in gradients else fineness))
     graph.sort()
     return len(products)
 
@@ -107,33 +111,55 @@ def _source(value: ir.Value | None) -> ir.Value | None:
     return producer.inputs[0] if producer is not None and producer.op_type == "Transpose" else value
 
 
-def _product(b: Builder, x: ir.Value, weight: np.ndarray, fineness: Fineness) -> ir.Value:
-    """X W as float32, with W in int8."""
-    int8, scale = _per_column(weight)
-    columns, scales = b.constant(np.ascontiguousarray(int8)), b.constant(scale)
-    if fineness is Fineness.TENSOR:
-        return _once(b, b.ops("DynamicQuantizeLinear", x, outputs=3), columns, scales)
-    rows = _row_sizes(b, x)
-    even = b.op("Div", x, rows)
-    quantized = b.ops("DynamicQuantizeLinear", even, outputs=3)
-    product = _once(b, quantized, columns, scales)
-    if fineness is Fineness.TWICE:
-        rest = b.op("Sub", even, b.op("DequantizeLinear", *quantized))
-        product = b.op("Add", product, _once(b, b.ops("DynamicQuantizeLinear", rest, outputs=3), columns, scales))
-    return b.op("Mul", product, rows)
+@dataclass(frozen=True)
+class _Frozen:
+    """A weight in int8 [d_in, d_out] with its scales [d_out], in the graph of its builder."""
+
+    b: Builder
+    columns: ir.Value
+    scales: ir.Value
+
+    @classmethod
+    def of(cls, b: Builder, weight: np.ndarray) -> "_Frozen":
+        int8, scale = _per_column(weight, np.abs(_pairs(weight)).max(axis=0) / LARGEST_PAIR)
+        return cls(b, b.constant(np.ascontiguousarray(int8)), b.constant(scale))
+
+    def product(self, x: ir.Value, rows: RowSizes, fineness: Fineness) -> ir.Value:
+        """X W as float32."""
+        if fineness is Fineness.TENSOR:
+            return self._once(self._quantized(x))
+        even, sizes = rows.divided(x)
+        quantized = self._quantized(even)
+        product = self._once(quantized)
+        if fineness is Fineness.TWICE:
+            rest = self.b.op("Sub", even, self.b.op("DequantizeLinear", *quantized))
+            product = self.b.op("Add", product, self._once(self._quantized(rest)))
+        return rows.multiplied(product, sizes)
+
+    def _quantized(self, x: ir.Value) -> list[ir.Value]:
+        """Bytes, scale and zero point; equal ones are merged when the graph is finished."""
+        return self.b.ops("DynamicQuantizeLinear", x, outputs=3)
+
+    def _once(self, quantized: Sequence[ir.Value]) -> ir.Value:
+        x, x_scale, x_zero = quantized
+        sums = self.b.op("MatMulInteger", x, self.columns, x_zero)
+        return self.b.op("Mul", self.b.op("Cast", sums, to=ir.DataType.FLOAT), self.b.op("Mul", x_scale, self.scales))
 
 
-def _once(b: Builder, quantized: Sequence[ir.Value], columns: ir.Value, scales: ir.Value) -> ir.Value:
-    """The product of a quantized input; equal quantizations are merged when the graph is finished."""
-    x, x_scale, x_zero = quantized
-    sums = b.op("MatMulInteger", x, columns, x_zero)
-    return b.op("Mul", b.op("Cast", sums, to=ir.DataType.FLOAT), b.op("Mul", x_scale, scales))
+def _per_column(weight: np.ndarray, least: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """W [d_in, d_out] as int8 and one scale per column [d_out], not below ``least``; W is about their product."""
+    scale = np.maximum(np.abs(weight).max(axis=0) / LARGEST, np.maximum(least, np.finfo(np.float32).tiny))
+    return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
 
 
-def _per_column(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """W [d_in, d_out] as int8 and one scale per column [d_out]; W is about their product."""
-    scale = np.maximum(np.abs(weight).max(axis=0) / LARGEST, np.finfo(np.float32).tiny).astype(np.float32)
-    return np.rint(weight / scale).astype(np.int8), scale
+def _pairs(weight: np.ndarray) -> np.ndarray:
+    """The sums of neighbours along d_in, [d_in / 2, d_out]; CPUs without VNNI add two products in 16 bits (vpmaddubsw).
+
+    Two of opposite signs can't leave that range.
+    """
+    even = np.concatenate([weight, np.zeros((weight.shape[0] % 2, weight.shape[1]), weight.dtype)])
+    pairs: np.ndarray = even[0::2] + even[1::2]
+    return pairs
 
 
 def _replace(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
@@ -142,11 +168,3 @@ def _replace(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
     value.shape, value.type = out.shape, out.type
     ir.convenience.replace_all_uses_with(out, value, replace_graph_outputs=True)
     graph.remove(node, safe=True)
-
-
-def _row_sizes(b: Builder, x: ir.Value) -> ir.Value:
-    """The largest absolute value of every row, [..., 1], never zero; without writing |x|."""
-    last = b.ints([-1])
-    highest = b.op("ReduceMax", x, last, keepdims=1)
-    lowest = b.op("Neg", b.op("ReduceMin", x, last, keepdims=1))
-    return b.op("Max", highest, lowest, np.array(1e-20, np.float32))

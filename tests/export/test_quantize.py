@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from export.forward import IR_VERSION, OPSET
 from export.onnx_builder import Builder
@@ -61,6 +62,21 @@ def test_onnxruntime_fuses_the_product_into_one_kernel(weight: np.ndarray, tmp_p
     assert kinds == {"DynamicQuantizeMatMul": 1}
 
 
+@pytest.mark.parametrize("depth", [WIDTH, WIDTH + 1])
+def test_no_pair_of_products_leaves_16_bits(depth: int) -> None:
+    """As vpmaddubsw adds them on CPUs without VNNI, with weights and activations that would overflow if any could."""
+    generator = np.random.default_rng(0)
+    weight = generator.choice(np.array([-1, 1, 1], np.float32), (depth, OUT))
+    model = product_graph(weight)
+    quantize_frozen_products(model.graph)
+    (product,) = (node for node in model.graph if node.op_type == "MatMulInteger")
+    stored = ir.convenience.get_const_tensor(product.inputs[1])  # type: ignore[arg-type]
+    assert stored is not None
+    worst = 255 * stored.numpy().astype(np.int64)
+    pairs = worst[0 : depth - 1 : 2] + worst[1::2]
+    assert -(2**15) <= pairs.min() <= pairs.max() < 2**15
+
+
 def test_small_rows_of_a_gradient_survive_beside_large_ones(weight: np.ndarray) -> None:
     """Without dividing each row by its size, rows a million times smaller than the largest would vanish."""
     x = np.random.default_rng(1).standard_normal((20, WIDTH)).astype(np.float32)
@@ -82,6 +98,30 @@ def test_a_row_of_zeros_stays_zero(weight: np.ndarray) -> None:
     quantize_frozen_products(model.graph, gradients=list(model.graph))
     (y,) = session(model).run(None, {"x": np.zeros((3, WIDTH), np.float32)})
     np.testing.assert_array_equal(y, 0)
+
+
+@pytest.mark.parametrize("between", ["Mul", "MatMul"])
+def test_sizes_of_rows_pass_by_what_is_linear_in_them(between: str) -> None:
+    """Two gradient products with a factor or a matrix that is not frozen between them, rows six decades apart."""
+    generator = np.random.default_rng(0)
+    first, second, dense = (generator.standard_normal((WIDTH, WIDTH)).astype(np.float32) for _ in range(3))
+    x, factor = (ir.val(n, ir.DataType.FLOAT, [axis, WIDTH]) for n, axis in (("x", "rows"), ("factor", "any")))
+    graph = ir.Graph([x, factor], [], nodes=[], opset_imports={"": OPSET})
+    b = Builder(graph, "float")
+    y = b.op("MatMul", b.op(between, b.op("MatMul", x, b.constant(first)), factor), b.constant(second))
+    y.name, y.shape, y.dtype = "y", ir.Shape(["rows", WIDTH]), ir.DataType.FLOAT
+    graph.outputs.append(y)
+    assert quantize_frozen_products(graph, gradients=list(graph)) == 2
+    model = ir.Model(graph, ir_version=IR_VERSION)
+    RemoveUnusedNodesPass()(model)
+    assert Counter(node.op_type for node in graph)["Div"] == (2 if between == "Mul" else 1)
+
+    rows = generator.standard_normal((20, WIDTH)).astype(np.float32) * np.logspace(-6, 0, 20, dtype=np.float32)[:, None]
+    values = {"x": rows, "factor": dense if between == "MatMul" else dense[:20]}
+    middle = rows @ first * dense[:20] if between == "Mul" else rows @ first @ dense
+    expected = middle @ second
+    (seen,) = session(model).run(None, values)
+    assert (np.linalg.norm(seen - expected, axis=1) / np.linalg.norm(expected, axis=1)).max() < 0.03
 
 
 def test_what_is_small_or_not_frozen_is_left_alone() -> None:
