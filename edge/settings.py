@@ -16,7 +16,7 @@ class EdgeSettings(Settings):
     server: str = Field("127.0.0.1:7071", description="The server's address, host:port.")
     data: tuple[Path, ...] = Field(
         min_length=1,
-        description="Private data, a device for each: JSONL or CSV with text and label, plain text, images in folders or NPZ.",
+        description="Private data, a device for each: JSONL or CSV with text and label, text, image folders, NPZ.",
     )
     home: Path = Field(Path("ravan-edge"), description="Folder for bundles and the device's identity.")
     name: str = Field("", description="Name shown to the operator; the data file's by default.")
