@@ -27,21 +27,7 @@ from tests.images import HEIGHT, MEAN, SHAPES, STD, WIDTH, drawings, write_folde
 from tests.ravan.updates import full_update
 
 PATCHES = (HEIGHT // 4) * (WIDTH // 4)
-OPTIONS = ExportOptions(heads=2, rank=2)
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """A tiny ViT for 1 and one for 3 channels."""
-    folder = tmp_path_factory.mktemp("vit")
-    return {channels: write_vit(folder / f"vit-{channels}", channels) for channels in (1, 3)}
-
-
-@pytest.fixture(scope="session")
-def bundles(models: dict[int, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[int, Bundle]:
-    """Both exported in fp32; shared by all tests, so read only."""
-    folder = tmp_path_factory.mktemp("image-bundles")
-    return {channels: export(model, OPTIONS, folder / str(channels)) for channels, model in models.items()}
+OPTIONS = ExportOptions(heads=2, rank=4)
 
 
 def export(model: Path, options: ExportOptions, out: Path) -> Bundle:
@@ -64,9 +50,9 @@ def adapter(bundle: Bundle) -> Update:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_bundle_holds_what_devices_need_to_see_images_as_the_model_does(
-    bundles: dict[int, Bundle], channels: int
+    image_bundles: dict[int, Bundle], channels: int
 ) -> None:
-    manifest = bundles[channels].manifest
+    manifest = image_bundles[channels].manifest
     assert manifest.task is Task.IMAGE_CLASSIFICATION
     assert manifest.labels == SHAPES
     assert manifest.image == ImageSettings(HEIGHT, WIDTH, (MEAN,) * channels, (STD,) * channels, PATCHES + 1)
@@ -78,8 +64,8 @@ def test_a_bundle_holds_what_devices_need_to_see_images_as_the_model_does(
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 40])
-def test_any_batch_size_runs(bundles: dict[int, Bundle], rows: int) -> None:
-    bundle = bundles[3]
+def test_any_batch_size_runs(image_bundles: dict[int, Bundle], rows: int) -> None:
+    bundle = image_bundles[3]
     flat, batch = some_trainables(bundle), noise(bundle, rows)
     result = TrainStep(bundle)(flat, batch)
     assert result.weight == rows
@@ -87,8 +73,8 @@ def test_any_batch_size_runs(bundles: dict[int, Bundle], rows: int) -> None:
     assert Evaluator(bundle).evaluate(flat, [batch]).loss == pytest.approx(result.loss, abs=1e-5)
 
 
-def test_a_batch_has_the_mean_gradient_of_its_images(bundles: dict[int, Bundle]) -> None:
-    step, flat, batch = TrainStep(bundles[1]), some_trainables(bundles[1]), noise(bundles[1], 5)
+def test_a_batch_has_the_mean_gradient_of_its_images(image_bundles: dict[int, Bundle]) -> None:
+    step, flat, batch = TrainStep(image_bundles[1]), some_trainables(image_bundles[1]), noise(image_bundles[1], 5)
     alone = [step(flat, {name: value[i : i + 1] for name, value in batch.items()}) for i in range(5)]
     together = step(flat, batch)
     np.testing.assert_allclose(together.gradients, np.mean([one.gradients for one in alone], axis=0), atol=1e-5)
@@ -97,23 +83,23 @@ def test_a_batch_has_the_mean_gradient_of_its_images(bundles: dict[int, Bundle])
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_int8_bundle_points_the_same_way(
-    models: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int
+    image_models: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int
 ) -> None:
     monkeypatch.setattr("export.quantize.SMALLEST", 32 * 32)  # the tiny model's layers
-    int8 = export(models[channels], replace(OPTIONS, precision=Precision.INT8), tmp_path / "int8")
+    int8 = export(image_models[channels], replace(OPTIONS, precision=Precision.INT8), tmp_path / "int8")
     assert int8.manifest.verification["int8_cosine"] > 0.95
     kinds = {node.op_type for node in onnx.load(int8.path(TRAIN), load_external_data=False).graph.node}
     assert "MatMulInteger" in kinds
 
 
 def test_adapters_in_the_top_layer_leave_a_prefix_and_the_same_gradients(
-    models: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    image_models: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("export.quantize.SMALLEST", 32 * 32)  # the least product worth a prefix
     options = replace(OPTIONS, top_layers=1)
-    split = export(models[1], options, tmp_path / "split")
+    split = export(image_models[1], options, tmp_path / "split")
     monkeypatch.setattr("export.bundle.split_prefix", lambda *_, **__: None)
-    whole = export(models[1], options, tmp_path / "whole")
+    whole = export(image_models[1], options, tmp_path / "whole")
     assert PREFIX in split.manifest.files
     assert PREFIX not in whole.manifest.files
     flat, batch = some_trainables(whole), noise(whole, 6)
@@ -127,9 +113,9 @@ def test_adapters_in_the_top_layer_leave_a_prefix_and_the_same_gradients(
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_merged_model_is_transformers_own_and_sees_a_file_as_devices_do(
-    bundles: dict[int, Bundle], tmp_path: Path, channels: int
+    image_bundles: dict[int, Bundle], tmp_path: Path, channels: int
 ) -> None:
-    bundle = bundles[channels]
+    bundle = image_bundles[channels]
     write_adapter(tmp_path / "adapter.safetensors", bundle.manifest, adapter(bundle), {})
     merged = merge_bundle(bundle, tmp_path / "adapter.safetensors", tmp_path / "merged")
     assert max(merged.transformers, merged.onnx) < 1e-4
@@ -149,22 +135,28 @@ def test_the_merged_model_is_transformers_own_and_sees_a_file_as_devices_do(
     np.testing.assert_allclose(seen, expected, atol=1e-5)
 
 
-def test_a_folder_file_and_an_array_have_the_same_loss(bundles: dict[int, Bundle], tmp_path: Path) -> None:
+def test_a_folder_file_and_an_array_have_the_same_loss(image_bundles: dict[int, Bundle], tmp_path: Path) -> None:
     pixels, labels = drawings(9, 1)
     paths = [write_folder(tmp_path / "folder", pixels, labels), write_npz(tmp_path / "a.npz", pixels, labels)]
-    evaluator, flat = Evaluator(bundles[1]), some_trainables(bundles[1])
-    one, other = (evaluator.evaluate(flat, [LabelledImages.read(bundles[1], path).batch(range(9))]) for path in paths)
+    evaluator, flat = Evaluator(image_bundles[1]), some_trainables(image_bundles[1])
+    one, other = (
+        evaluator.evaluate(flat, [LabelledImages.read(image_bundles[1], path).batch(range(9))]) for path in paths
+    )
     assert one.loss == pytest.approx(other.loss, abs=1e-6)
     assert one.accuracy == other.accuracy
 
 
-def test_without_an_image_processor_pixels_go_from_minus_one_to_one(models: dict[int, Path], tmp_path: Path) -> None:
-    assert normalization(models[3], tmp_path / "none", None) == ((0.5,) * 3, (0.5,) * 3)
+def test_without_an_image_processor_pixels_go_from_minus_one_to_one(
+    image_models: dict[int, Path], tmp_path: Path
+) -> None:
+    assert normalization(image_models[3], tmp_path / "none", None) == ((0.5,) * 3, (0.5,) * 3)
 
 
-def test_an_image_processor_that_does_not_normalize_leaves_zero_to_one(models: dict[int, Path], tmp_path: Path) -> None:
+def test_an_image_processor_that_does_not_normalize_leaves_zero_to_one(
+    image_models: dict[int, Path], tmp_path: Path
+) -> None:
     off = {"do_normalize": False, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    assert normalization(models[3], tmp_path / "off", off) == ((0.0,) * 3, (1.0,) * 3)
+    assert normalization(image_models[3], tmp_path / "off", off) == ((0.0,) * 3, (1.0,) * 3)
 
 
 def normalization(model: Path, copy: Path, processor: object) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -176,8 +168,8 @@ def normalization(model: Path, copy: Path, processor: object) -> tuple[tuple[flo
     return image.mean, image.std
 
 
-def test_a_new_task_gets_a_new_classifier(models: dict[int, Path]) -> None:
-    recipe = image_classifier(models[1], ("yes", "no"))
+def test_a_new_task_gets_a_new_classifier(image_models: dict[int, Path]) -> None:
+    recipe = image_classifier(image_models[1], ("yes", "no"))
     assert recipe.settings["labels"] == ("yes", "no")
     assert recipe.model(**recipe.example(4, 0).batch).logits.shape == (4, 2)
 
