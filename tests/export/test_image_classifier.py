@@ -13,6 +13,7 @@ from transformers import AutoModelForImageClassification, ViTImageProcessorPil
 
 from export.bundle import ExportOptions, export_bundle
 from export.image_classifier import image_classifier
+from export.inspect import facts
 from export.merge import merge_bundle
 from ravan.bundle import PREFIX, TRAIN, Bundle, ImageSettings, Precision, Task, open_bundle
 from ravan.errors import ExportError
@@ -61,6 +62,7 @@ def test_a_bundle_holds_what_devices_need_to_see_images_as_the_model_does(
     assert {layer.name.rsplit(".", 1)[1] for layer in manifest.adapter.layers} == {"q_proj", "v_proj"}
     assert [tensor.name for tensor in manifest.adapter.saved] == ["classifier.weight", "classifier.bias"]
     assert manifest.memory["small"] > 0
+    assert facts(image_bundles[channels])["image"]["height"] == HEIGHT
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 40])
