@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP_VERSION := 26.3
 PACKAGES := edge export protos ravan server
 
-.PHONY: setup demo test check bench format protos clean
+.PHONY: setup demo test check bench bench-images format protos clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready $(EDGE_VENV)/.ready
@@ -46,6 +46,10 @@ check: setup
 bench: setup
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/train_step.py $(ARGS)
+
+# A small ViT learns Fashion-MNIST from ten devices; wants Debian's package dataset-fashion-mnist, or ARGS="--data FOLDER".
+bench-images: setup
+	$(BIN)/python -m benchmarks.fashion_mnist $(ARGS)
 
 format: setup
 	$(BIN)/ruff check --fix-only .

@@ -13,25 +13,20 @@ import numpy as np
 import typer
 from pydantic import Field, PositiveInt
 from pydantic_settings import SettingsConfigDict
-from rich.console import Console
 
 from demo.data import Corpus, dirichlet_split, newsgroups, read_jsonl, write_jsonl
 from demo.exactness import exactness, last_round
+from demo.federation import Federation, console, ravan_export, say, traffic
 from demo.plot import plot_accuracy
-from demo.processes import ending_together, has_module, running, wait_for
+from demo.processes import has_module
 from protos.ravan.v1 import control_pb2 as pb
 from ravan.bundle import Bundle, Precision, open_bundle
 from ravan.cli.errors import run as run_app
 from ravan.cli.settings import Settings, command
 from ravan.errors import EnvironmentProblem, SettingsError
-from server import client
-from server.serving import control_address
 from server.tables import run_table, size
 
 ROOT = Path(__file__).resolve().parent.parent
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-BUDGETS = (1.0, 1.0, 0.5, 0.25)
-"""Share of the heads that the devices of each client process train; the last are the weakest."""
 
 
 class DemoSettings(Settings):
@@ -100,7 +95,6 @@ def demo(settings: DemoSettings) -> None:
     edge_has_torch = check_edge_environment(settings.edge_python)
     shutil.rmtree(paths.out, ignore_errors=True)
     (paths.out / "data").mkdir(parents=True)
-    (paths.out / "logs").mkdir()
     say("1/5 splitting documents over devices")
     corpus = read_corpus(settings)
     shards = split(corpus, settings, paths)
@@ -171,71 +165,24 @@ def export_bundle(settings: DemoSettings, paths: Paths, corpus: Corpus) -> None:
 
 def train(settings: DemoSettings, paths: Paths, shards: list[Path]) -> pb.Run:
     """Runs the server and the devices until the run has finished; returns its status."""
-    logs = paths.out / "logs"
-    server = [sys.executable, "-m", "server.cli", "serve", "--state", str(paths.state), "--listen", settings.listen]
-    address = control_address(paths.state, "")
-    with running([server], [logs / "server.log"]) as (process,):
-        wait_for(paths.state / "control.sock", process, logs / "server.log")
-        options = {
+    federation = Federation(paths.out, shards, settings.processes, settings.edge_python, settings.listen)
+    return federation.train(
+        {
             "bundle": str(paths.bundle),
             "evaluation": str(paths.held_out),
             "rounds": settings.rounds,
             "clients_per_round": min(settings.clients_per_round, len(shards)),
-            "min_devices": len(shards),
             "local_steps": settings.local_steps,
             "evaluate_every": settings.evaluate_every,
             "learning_rate_decay": settings.learning_rate_decay,
-            "poll_min": 0.3,
-            "poll_max": 1.0,
             "seed": settings.seed,
         }
-        client.create_run(address, options)
-        commands = [edge_command(settings, paths, shards, number) for number in range(settings.processes)]
-        names = [logs / f"edge-{number + 1}.log" for number in range(settings.processes)]
-        used = [(command, name) for command, name in zip(commands, names, strict=True) if "--data" in command]
-        with running(*zip(*used, strict=True)) as clients, ending_together(clients, process):
-            run = watch_run(address)
-        paths.adapter.write_bytes(client.export_adapter(address, "", best=False))
-    return run
-
-
-def edge_command(settings: DemoSettings, paths: Paths, shards: list[Path], number: int) -> list[str]:
-    """One client process; it plays every so many-th device."""
-    budget = BUDGETS[number % len(BUDGETS)]
-    command_line = [str(settings.edge_python), "-m", "edge.cli", "run", "--server", settings.listen]
-    command_line += ["--home", str(paths.out / f"edge-{number + 1}"), "--heads", str(budget), "--until-finished"]
-    for shard in shards[number :: settings.processes]:
-        command_line += ["--data", str(shard)]
-    return command_line
-
-
-def watch_run(address: str) -> pb.Run:
-    """Prints what happens as it happens; returns the run's last status."""
-    said: set[str] = set()
-    run = pb.Run()
-    for run in client.watch(address, ""):
-        lines = [f"before training: held-out accuracy {run.initial.accuracy:.1%}"] if run.HasField("initial") else []
-        for r in run.rounds:
-            lines += [
-                f"round {r.number}: {count} of {r.selected} updates received" for count in range(1, r.received + 1)
-            ]
-            if r.HasField("evaluation"):
-                lines.append(
-                    f"round {r.number}: held-out accuracy {r.evaluation.accuracy:.1%}, loss {r.evaluation.loss:.3f}, "
-                    f"{size(r.bytes_up)} up, {size(r.bytes_down)} down, {r.seconds:.0f} s"
-                )
-        for line in lines:
-            if line not in said:
-                said.add(line)
-                console.print(f"    {line}")
-    return run
+    )
 
 
 def make_report(settings: DemoSettings, paths: Paths, run: pb.Run, bundle: Bundle) -> dict[str, Any]:
     """The figures of the run, and where its results are."""
     evaluated = [r for r in run.rounds if r.HasField("evaluation")]
-    received = sum(r.received for r in run.rounds)
-    selected = sum(r.selected for r in run.rounds)
     plot_accuracy(
         paths.plot,
         [0, *(r.number for r in evaluated)],
@@ -251,8 +198,7 @@ def make_report(settings: DemoSettings, paths: Paths, run: pb.Run, bundle: Bundl
         "devices": settings.devices,
         "clients_per_round": settings.clients_per_round,
         "trainable_parameters": run.trainable_parameters,
-        "bytes_up_per_client_round": round(sum(r.bytes_up for r in run.rounds) / received),
-        "bytes_down_per_client_round": round(sum(r.bytes_down for r in run.rounds) / selected),
+        **traffic(run),
         "bundle_bytes": bundle.manifest.download_size,
         "exactness": exactness(bundle, *last_round(paths.state, bundle.manifest.adapter)),
         **{name: relative(path) for name, path in _results(paths).items()},
@@ -267,19 +213,9 @@ def transformers_accuracy(paths: Paths, max_length: int) -> float:
     return float(done.stdout)
 
 
-def ravan_export(*arguments: object) -> None:
-    """Runs ravan-export as a user does."""
-    subprocess.run([sys.executable, "-m", "export.cli", *map(str, arguments)], check=True)
-
-
 def relative(path: Path) -> str:
     """A path relative to the repository, if it is inside."""
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
-
-
-def say(text: str) -> None:
-    """A line of progress."""
-    console.print(f"[bold]{text}[/bold]")
 
 
 def _results(paths: Paths) -> dict[str, Path]:

@@ -51,7 +51,7 @@ def ending_together(clients: Sequence[subprocess.Popen[bytes]], server: subproce
         yield
     except RavanError as error:
         if any(client.poll() for client in clients):
-            raise EnvironmentProblem("A client process failed: see the logs in demo/out/logs.") from error
+            raise EnvironmentProblem("A client process failed: see its log beside the server's.") from error
         raise
     finally:
         over.set()

@@ -16,7 +16,7 @@ class EdgeSettings(Settings):
     server: str = Field("127.0.0.1:7071", description="The server's address, host:port.")
     data: tuple[Path, ...] = Field(
         min_length=1,
-        description="Private data, a device for each: JSONL or CSV with text and label, plain text, image folders.",
+        description="Private data, a device for each: JSONL or CSV with text and label, text, image folders, NPZ.",
     )
     home: Path = Field(Path("ravan-edge"), description="Folder for bundles and the device's identity.")
     name: str = Field("", description="Name shown to the operator; the data file's by default.")
@@ -35,7 +35,7 @@ class EdgeSettings(Settings):
         2048, description="Most disk for the frozen layers' results, where a bundle lets them be kept; 0 for none."
     )
     skip_bad: bool = Field(
-        default=False, description="Leave out lines that hold no example instead of refusing the file."
+        default=False, description="Leave out lines and images that are no example instead of refusing the file."
     )
     until_finished: bool = Field(
         default=False, description="Exit when the run has finished instead of waiting for another."

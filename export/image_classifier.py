@@ -58,6 +58,7 @@ def _save(model: PreTrainedModel, settings: ImageSettings, folder: Path) -> None
     save(model, None, folder)
     processor = {
         "image_processor_type": "ViTImageProcessor",
+        "do_convert_rgb": settings.channels == 3,
         "do_resize": True,
         "size": {"height": settings.height, "width": settings.width},
         "resample": int(Image.Resampling.BILINEAR),

@@ -1,5 +1,6 @@
 """A bundle in plain words, or as JSON-ready values."""
 
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -21,7 +22,7 @@ def facts(bundle: Bundle) -> dict[str, Any]:
         "model": manifest.model,
         "task": manifest.task,
         "labels": list(manifest.labels),
-        "max_length": manifest.max_length,
+        **({"image": asdict(manifest.image)} if manifest.image else {"max_length": manifest.max_length}),
         "precision": str(manifest.precision),
         "adapted_layers": [layer.name for layer in spec.layers],
         "heads": spec.heads,

@@ -96,12 +96,14 @@ def saved_labels(model: PreTrainedModel) -> tuple[str, ...]:
 def image_normalization(model: str | Path, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel from preprocessor_config.json, as transformers' image processors do.
 
-    0.5 and 0.5, which maps pixels to -1..1, if the model has none.
+    0.5 and 0.5, which maps pixels to -1..1, if the model has none; 0 and 1 if its processor leaves them as they are.
     """
     try:
         found, _ = ImageProcessingMixin.get_image_processor_dict(model)
     except (OSError, ValueError):
         found = {}
+    if found.get("do_normalize") is False:
+        return (0.0,) * channels, (1.0,) * channels
     mean, std = (_per_channel(found.get(name), channels) for name in ("image_mean", "image_std"))
     return mean, std
 

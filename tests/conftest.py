@@ -1,6 +1,7 @@
-"""Shared fixtures: a tiny real BERT with its tokenizer, and the bundle exported from it, made once a session."""
+"""Shared fixtures: a tiny real BERT with its tokenizer, tiny ViTs, and the bundles made from them, once a session."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, P
 
 from export.bundle import ExportOptions, export_bundle
 from export.causal_lm import causal_lm
+from export.image_classifier import image_classifier
 from export.text_classifier import text_classifier
 from ravan.bundle import Bundle, open_bundle
 from ravan.spec import AdapterSpec, LayerSpec, TensorSpec
+from tests.images import SHAPES, write_vit
 
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = ("fruit", "tool", "animal")
@@ -125,6 +128,22 @@ def lm_bundle(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> B
 def bundle(bundle_folder: Path) -> Bundle:
     """The tiny bundle, checked."""
     return open_bundle(bundle_folder)
+
+
+@pytest.fixture(scope="session")
+def image_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """A tiny ViT for images of 1 and one for images of 3 channels."""
+    folder = tmp_path_factory.mktemp("vit")
+    return {channels: write_vit(folder / f"vit-{channels}", channels) for channels in (1, 3)}
+
+
+@pytest.fixture(scope="session")
+def image_bundles(image_models: dict[int, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[int, Bundle]:
+    """Both exported; shared by all tests, so read only."""
+    folder, options = tmp_path_factory.mktemp("image-bundles"), ExportOptions(heads=2, rank=4)
+    for channels, model in image_models.items():
+        export_bundle(partial(image_classifier, model, SHAPES), options, folder / str(channels), "vit")
+    return {channels: open_bundle(folder / str(channels)) for channels in image_models}
 
 
 def sentences(count: int, seed: int, labels: tuple[str, ...] = LABELS) -> list[dict[str, str]]:

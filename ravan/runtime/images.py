@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ravan.bundle import Bundle, ImageSettings, Manifest
 from ravan.errors import DataError, NoExamples
@@ -19,6 +20,9 @@ from ravan.runtime.session import Batch
 
 Pixels = NDArray[np.uint8]
 KINDS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
+MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
+"""Pillow's modes of at most 8 bits a channel; converting those of 16 or 32 bits would cut off all above 255."""
+LARGEST_PIXELS = 50_000_000  # of one image; decoded, it is 150 MB
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,17 @@ class LabelledImages:
         for entry in entries:
             try:
                 label = label_of({"label": entry.label}, index)
-                pixels.append(_prepared(entry.load(), bundle.manifest.image))
+                pixels.append(_prepared(entry.load, bundle.manifest.image))
                 labels.append(label)
-            except (ValueError, OSError, Image.DecompressionBombError) as reason:
+            except ValueError as reason:
                 if not skip_bad:
                     raise DataError(f"{entry.where}: {reason}; correct it or use --skip-bad.") from None
                 skipped += 1
         if not pixels:
-            raise NoExamples(f"{path} holds no usable image ({skipped} skipped): check its folders or arrays.")
+            raise NoExamples(
+                f"{path} holds no usable image ({skipped} skipped): give a folder with a subfolder of images for each "
+                "label, or an NPZ file."
+            )
         return cls(bundle.manifest, pixels, labels, skipped)
 
     def __len__(self) -> int:
@@ -101,17 +108,21 @@ def _folder_entries(folder: Path) -> Iterator[_Entry]:
 
 def _npz_entries(path: Path) -> Iterator[_Entry]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             images, labels = file["images"], file["labels"]
     except OSError as error:
-        reason = error.strerror or "no NPZ file"
-        raise DataError(f"{path} can't be read ({reason}): give an NPZ file or a folder of images.") from error
-    except (KeyError, ValueError, EOFError, BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is no NPZ file with images and labels ({error}): correct it.") from error
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or labels.shape != images.shape[:1]:
+        raise DataError(
+            f"{path} can't be read ({error.strerror or error}): give an NPZ file or a folder of images."
+        ) from error
+    except (KeyError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+        # TypeError: an .npy file, which holds one array
+        raise DataError(
+            f"{path} is no NPZ file of images and labels: write it with numpy.savez(path, images=..., labels=...)."
+        ) from error
+    if images.dtype != np.uint8 or images.shape[3:] not in ((), (1,), (3,)) or not _fit(images, labels):
         raise DataError(
             f"{path} holds images {images.dtype} {list(images.shape)} and labels {list(labels.shape)}: "
-            "give uint8 [n, height, width] or [n, height, width, channels], and labels [n]."
+            "give uint8 [n, height, width] or [n, height, width, 1 or 3], and labels [n]."
         )
     for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
         yield _Entry(f"{path}, image {i}", label, partial(_from_array, image))
@@ -121,10 +132,41 @@ def _from_array(array: Pixels) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 and array.ndim == 3 else array)
 
 
-def _prepared(image: Image.Image, settings: ImageSettings) -> Pixels:
-    """In the model's size and channels, [height, width, channels]."""
-    with image:
-        converted = image.convert("L" if settings.channels == 1 else "RGB")
-        if converted.size != (settings.width, settings.height):
-            converted = converted.resize((settings.width, settings.height), Image.Resampling.BILINEAR)
-        return np.asarray(converted, np.uint8).reshape(settings.height, settings.width, settings.channels)
+def _fit(images: NDArray[Any], labels: NDArray[Any]) -> bool:
+    return images.ndim in (3, 4) and min(images.shape[1:]) > 0 and labels.shape == images.shape[:1]
+
+
+def _prepared(load: Callable[[], Image.Image], settings: ImageSettings) -> Pixels:
+    """In the model's size and channels and the right way up, [height, width, channels].
+
+    Raises:
+        ValueError: it can't be decoded or would not keep its values; says why.
+    """
+    try:
+        with load() as image:
+            _require_sensible(image)
+            converted = ImageOps.exif_transpose(image).convert("L" if settings.channels == 1 else "RGB")
+    except ValueError:
+        raise
+    except Exception as error:  # Pillow's readers let through whatever their parsing of damaged bytes raises
+        raise ValueError(_reason(error)) from None
+    if converted.size != (settings.width, settings.height):
+        converted = converted.resize((settings.width, settings.height), Image.Resampling.BILINEAR)
+    return np.asarray(converted, np.uint8).reshape(settings.height, settings.width, settings.channels)
+
+
+def _require_sensible(image: Image.Image) -> None:
+    """Raises ValueError for an image that is too large or whose values 8 bits do not hold, before it is decoded."""
+    if image.width * image.height > LARGEST_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} pixels are too many")
+    if image.mode not in MODES:
+        raise ValueError(f"more than 8 bits a channel ({image.mode})")
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case Image.DecompressionBombError():
+            return "too many pixels"
+        case OSError() if not isinstance(error, UnidentifiedImageError):
+            return error.strerror or str(error)
+    return "no image, or a damaged one"

@@ -1,0 +1,122 @@
+"""A federation of processes on this machine: a server, clients that play devices, and what is told of a run."""
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from demo.processes import ending_together, running, wait_for
+from protos.ravan.v1 import control_pb2 as pb
+from server import client
+from server.serving import control_address
+from server.tables import size
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+BUDGETS = (1.0, 1.0, 0.5, 0.25)
+"""Share of the heads that the devices of each client process train; the last are the weakest."""
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Who takes part, and where everything is kept.
+
+    Attributes:
+        out: folder for the server's state, the clients' homes, logs and the trained adapter.
+        shards: data files or folders, one a device.
+        processes: client processes that the devices are dealt out to.
+        edge_python: Python of the edge environment.
+        listen: the server's address.
+        threads: of a client's training step, 0 for all cores.
+    """
+
+    out: Path
+    shards: Sequence[Path]
+    processes: int
+    edge_python: Path
+    listen: str
+    threads: int = 0
+
+    @property
+    def state(self) -> Path:
+        """The server's folder."""
+        return self.out / "server"
+
+    @property
+    def adapter(self) -> Path:
+        """The last round's adapter."""
+        return self.out / "adapter.safetensors"
+
+    def train(self, options: Mapping[str, object]) -> pb.Run:
+        """Runs the server and the devices until the run has finished; returns its status.
+
+        Every device must be there before the first round. ``options`` are those of ``ravan-server create``.
+        """
+        logs = self.out / "logs"
+        logs.mkdir(exist_ok=True)
+        server = [sys.executable, "-m", "server.cli", "serve", "--state", str(self.state), "--listen", self.listen]
+        address = control_address(self.state, "")
+        with running([server], [logs / "server.log"]) as (process,):
+            wait_for(self.state / "control.sock", process, logs / "server.log")
+            everyone = {"min_devices": len(self.shards), "poll_min": 0.3, "poll_max": 1.0}
+            client.create_run(address, {**everyone, **options})
+            clients = {logs / f"edge-{number}.log": command for number, command in enumerate(self._clients(), 1)}
+            with running([*clients.values()], [*clients]) as started, ending_together(started, process):
+                run = watch_run(address)
+            self.adapter.write_bytes(client.export_adapter(address, "", best=False))
+        return run
+
+    def _clients(self) -> list[list[str]]:
+        """Their commands; each plays every so many-th device."""
+        commands = []
+        for number in range(min(self.processes, len(self.shards))):
+            command = [str(self.edge_python), "-m", "edge.cli", "run", "--server", self.listen, "--until-finished"]
+            command += ["--home", str(self.out / f"edge-{number + 1}"), "--threads", str(self.threads)]
+            command += ["--heads", str(BUDGETS[number % len(BUDGETS)])]
+            for shard in self.shards[number :: self.processes]:
+                command += ["--data", str(shard)]
+            commands.append(command)
+        return commands
+
+
+def watch_run(address: str) -> pb.Run:
+    """Prints what happens as it happens; returns the run's last status."""
+    said: set[str] = set()
+    run = pb.Run()
+    for run in client.watch(address, ""):
+        lines = [f"before training: held-out accuracy {run.initial.accuracy:.1%}"] if run.HasField("initial") else []
+        for r in run.rounds:
+            lines += [
+                f"round {r.number}: {count} of {r.selected} updates received" for count in range(1, r.received + 1)
+            ]
+            if r.HasField("evaluation"):
+                lines.append(
+                    f"round {r.number}: held-out accuracy {r.evaluation.accuracy:.1%}, loss {r.evaluation.loss:.3f}, "
+                    f"{size(r.bytes_up)} up, {size(r.bytes_down)} down, {r.seconds:.0f} s"
+                )
+        for line in lines:
+            if line not in said:
+                said.add(line)
+                console.print(f"    {line}")
+    return run
+
+
+def traffic(run: pb.Run) -> dict[str, int]:
+    """Mean bytes up and down per client and round."""
+    received, selected = sum(r.received for r in run.rounds), sum(r.selected for r in run.rounds)
+    return {
+        "bytes_up_per_client_round": round(sum(r.bytes_up for r in run.rounds) / received),
+        "bytes_down_per_client_round": round(sum(r.bytes_down for r in run.rounds) / selected),
+    }
+
+
+def ravan_export(*arguments: object) -> None:
+    """Runs ravan-export as a user does."""
+    subprocess.run([sys.executable, "-m", "export.cli", *map(str, arguments)], check=True)
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    console.print(f"[bold]{text}[/bold]")
