@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP_VERSION := 26.3
 PACKAGES := edge export protos ravan server
 
-.PHONY: setup demo test check bench format protos clean
+.PHONY: setup demo test check bench-step format protos clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready $(EDGE_VENV)/.ready
@@ -42,10 +42,12 @@ check: setup
 	$(BIN)/python scripts/check_protos.py
 	$(BIN)/python scripts/check_docs.py
 
-# Our training step beside PyTorch + PEFT LoRA; takes about five minutes on an idle machine.
-bench: setup
-	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[bench]'
-	$(BIN)/python benchmarks/train_step.py $(ARGS)
+# Our training step beside PyTorch + PEFT LoRA, into BENCHMARKS.md; takes about an hour, on an idle machine.
+# make bench-step ARGS="--only text-8 --rounds 1"; see $(BIN)/python -m benchmarks.step --help
+bench-step: setup
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[demo,bench]'
+	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/requirements.txt
+	$(BIN)/python -m benchmarks.step $(ARGS)
 
 format: setup
 	$(BIN)/ruff check --fix-only .
