@@ -78,6 +78,7 @@ class OptimizedGraph:
         inner = {value.name for graph in _bodies(model.graph) for value in graph.input}
         self._of_batch = _reached(model.graph, given | inner)
         self._trained = _reached(model.graph, {TRAINABLES})
+        self._constants = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
 
     def has_body(self, name: str) -> bool:
         """Whether a node holds a graph, whose nodes are measured on their own."""
@@ -88,11 +89,12 @@ class OptimizedGraph:
         node = self.nodes[name]
         if node.op_type not in PRODUCTS:
             return _GROUP_OF.get(node.op_type, Group.ELEMENTWISE)
+        operands = self._operands(node, inputs)
         weights = [i for i, value in enumerate(node.input[:2]) if value not in self._of_batch]
         if not weights:
-            return Group.ATTENTION if min(map(len, inputs[:2])) > 2 else Group.ADAPTER
+            return Group.ATTENTION if min(map(len, operands)) > 2 else Group.ADAPTER
         trained = any(node.input[i] in self._trained for i in weights)
-        base = any(self._base_axes & set(inputs[i]) for i in weights)
+        base = any(self._base_axes & set(operands[i]) for i in weights)
         return Group.ADAPTER if len(weights) == 2 or trained or base else Group.FROZEN
 
     def product(self, name: str, inputs: Sequence[Shape], output: Shape) -> Product | None:
@@ -102,10 +104,15 @@ class OptimizedGraph:
             return None
         group, int8 = self.group(name, inputs), node.op_type in INT8
         if node.op_type.endswith("Conv"):
-            return Product(group, int8, math.prod(output) * math.prod(inputs[1][1:]))
+            return Product(group, int8, math.prod(output) * math.prod(self._operands(node, inputs)[1][1:]))
         k = inputs[0][-2 if _attribute(node, "transA") else -1]
         weight = (k, output[-1]) if group is Group.FROZEN else None
         return Product(group, int8, math.prod(output) * k, weight)
+
+    def _operands(self, node: onnx.NodeProto, inputs: Sequence[Shape]) -> tuple[Shape, Shape]:
+        """Of a product; the profiler leaves out a second operand that onnxruntime has packed for itself."""
+        constant = self._constants.get(node.input[1])
+        return inputs[0], inputs[1] if constant is None else constant
 
 
 def _walk(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
