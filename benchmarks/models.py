@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.works import HEADS, RANK
 from ravan.bundle import Precision, Task
 from ravan.errors import EnvironmentProblem
+from ravan.files import new_folder
 
 IMAGE_CLASSES = 20
 
@@ -129,7 +130,8 @@ def main() -> None:
         if request.precision:
             export(request)
         else:
-            MODELS[request.model](Path(request.out))
+            with new_folder(Path(request.out)) as folder:
+                MODELS[request.model](folder)
     print("{}")
 
 
