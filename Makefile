@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP_VERSION := 26.3
 PACKAGES := edge export protos ravan server
 
-.PHONY: setup demo test check bench bench-images format protos clean
+.PHONY: setup demo test check bench-step bench-accuracy bench-images format protos clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready $(EDGE_VENV)/.ready
@@ -42,10 +42,16 @@ check: setup
 	$(BIN)/python scripts/check_protos.py
 	$(BIN)/python scripts/check_docs.py
 
-# Our training step beside PyTorch + PEFT LoRA; takes about five minutes on an idle machine.
-bench: setup
-	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[bench]'
-	$(BIN)/python benchmarks/train_step.py $(ARGS)
+# Our training step beside PyTorch + PEFT LoRA, into BENCHMARKS.md; takes about an hour, on an idle machine.
+# make bench-step ARGS="--only text-8 --rounds 1"; see $(BIN)/python -m benchmarks.step --help
+bench-step: setup
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[demo,bench]'
+	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/requirements.txt
+	$(BIN)/python -m benchmarks.step $(ARGS)
+
+# What int8 products and adapters in the top half cost in accuracy, three seeds, into BENCHMARKS.md; about half an hour.
+bench-accuracy: setup
+	$(BIN)/python -m benchmarks.accuracy $(ARGS)
 
 # A small ViT learns Fashion-MNIST from ten devices; wants Debian's package dataset-fashion-mnist, or ARGS="--data FOLDER".
 bench-images: setup

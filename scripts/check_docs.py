@@ -1,4 +1,4 @@
-"""Fails when README, ARCHITECTURE or CONTRIBUTING speak of what is not there, or leave out a module.
+"""Fails when README, ARCHITECTURE, BENCHMARKS or CONTRIBUTING speak of what is not there, or leave out a module.
 
 Checked: relative links, files named in ARCHITECTURE.md (every module once), make targets, and that every
 ``ravan-...`` command with its options is one the programs have.
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")
-PACKAGES = ("demo", "edge", "export", "ravan", "server")
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "BENCHMARKS.md", "CONTRIBUTING.md")
+PACKAGES = ("benchmarks", "demo", "edge", "export", "ravan", "server")
 PROGRAMS = {"ravan-edge": "edge.cli", "ravan-export": "export.cli", "ravan-server": "server.cli"}
 
 
