@@ -127,7 +127,8 @@ def pretrain(images: Images, folder: Path, generator: np.random.Generator) -> No
         pixels = torch.from_numpy(batch.pixels[:, None].astype(np.float32) / 127.5 - 1)
         logits = model(pixel_values=pixels).logits
         optimizer.zero_grad()
-        F.cross_entropy(logits, torch.from_numpy(batch.labels.astype(np.int64))).backward()
+        loss = F.cross_entropy(logits, torch.from_numpy(batch.labels.astype(np.int64)))
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
     model.save_pretrained(folder)
@@ -145,7 +146,9 @@ def small_vit() -> ViTForImageClassification:
         num_channels=1,
     )
     config.num_labels = KNOWN
-    return ViTForImageClassification(config).train()
+    model = ViTForImageClassification(config)
+    model.train()
+    return model
 
 
 def export(out: Path, seed: int) -> None:
