@@ -76,7 +76,7 @@ def train(
 
 def mini_batches(job: Job, bundle: Bundle, scratch: Path) -> Iterator[Sequence[Batch]]:
     """Of a step, one mini-batch formed before; else formed on the way, all of them a second time if cached."""
-    tokens, examples = PRESETS[job.way].micro_batch, examples_of(job, bundle, scratch)
+    tokens, examples = PRESETS[job.way].micro_batch(bundle), examples_of(job, bundle, scratch)
     chunks = [range(start, start + job.rows) for start in range(0, len(examples), job.rows)]
     if job.kind is Kind.STEP:
         return repeat(micro_batches(examples, chunks[0], tokens))

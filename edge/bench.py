@@ -27,6 +27,7 @@ class Measurement:
     """
 
     preset: str
+    micro_batch: int
     load_seconds: float
     step_seconds: float
     prefix_seconds: float
@@ -52,7 +53,7 @@ def measure(bundle: Path, preset: str, batch: int, length: int, steps: int) -> M
 def measure_here(bundle: Bundle, preset: str, batch: int, length: int, steps: int) -> Measurement:
     """Measures a preset in this process: one step to warm up, then ``steps``."""
     chosen = PRESETS[preset]
-    parts = full_parts(bundle, batch, length, chosen.micro_batch)
+    parts = full_parts(bundle, batch, length, chosen.micro_batch(bundle))
     prefix_seconds = 0.0
     if PREFIX in bundle.manifest.files:
         parts, prefix_seconds = with_hidden(parts, Prefix(bundle, chosen.runtime), steps)
@@ -63,7 +64,10 @@ def measure_here(bundle: Bundle, preset: str, batch: int, length: int, steps: in
     trainables = decode(spec, bundle.path(INITIAL).read_bytes()).trainables(spec)
     median = median_seconds(steps, lambda: accumulate(step, trainables, parts))
     tokens = batch * (bundle.manifest.image.tokens if bundle.manifest.image else length)
-    return Measurement(preset, load_seconds, median, prefix_seconds, tokens / median, peak_memory(), loaded)
+    micro_batch = chosen.micro_batch(bundle)
+    return Measurement(
+        preset, micro_batch, load_seconds, median, prefix_seconds, tokens / median, peak_memory(), loaded
+    )
 
 
 def with_hidden(parts: list[Batch], prefix: Prefix, steps: int) -> tuple[list[Batch], float]:

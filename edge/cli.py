@@ -75,16 +75,12 @@ def bench(
     length = min(length, manifest.max_length or length)
     measured = [measure(bundle, preset, batch, length, steps) for preset in PRESETS]
     if output is Format.JSON:
-        print(json.dumps([asdict(m) | preset_facts(m.preset) for m in measured], indent=2))
+        runtimes = [asdict(PRESETS[m.preset].runtime) for m in measured]
+        print(json.dumps([asdict(m) | runtime for m, runtime in zip(measured, runtimes, strict=True)], indent=2))
         return
     rows = f"{batch} images" if manifest.image else f"{batch} x {length} tokens"
     Console().print(f"{rows}, median of {steps} steps")
     Console().print(bench_table(measured))
-
-
-def preset_facts(name: str) -> dict[str, object]:
-    """A preset's settings by name."""
-    return {"micro_batch": PRESETS[name].micro_batch, **asdict(PRESETS[name].runtime)}
 
 
 def bench_table(measured: Sequence[Measurement]) -> Table:
@@ -98,7 +94,7 @@ def bench_table(measured: Sequence[Measurement]) -> Table:
         figures = [1e3 * m.step_seconds, *([1e3 * m.prefix_seconds] if cached else []), m.tokens_per_second]
         figures += [m.peak_memory_bytes / 1e6, m.loaded_memory_bytes / 1e6]
         shown = [f"{m.load_seconds:.2f}", *(f"{figure:,.0f}" for figure in figures)]
-        table.add_row(m.preset, str(preset.runtime.threads or "all"), str(preset.micro_batch), *shown)
+        table.add_row(m.preset, str(preset.runtime.threads or "all"), str(m.micro_batch), *shown)
     return table
 
 

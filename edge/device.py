@@ -35,12 +35,12 @@ WITHHELD = "The device's own log says why."
 
 @dataclass(frozen=True)
 class DeviceOptions:
-    """What makes one device: its data file, name, share of the heads, and most tokens in memory at a time."""
+    """What makes one device: its data file, name, share of the heads, most tokens at a time (None: as the bundle)."""
 
     name: str
     data: Path
     head_budget: float = 1.0
-    micro_batch: int = 1024
+    micro_batch: int | None = None
     skip_bad: bool = False
     until_finished: bool = False
 
@@ -141,7 +141,8 @@ class Device:
         trainer = self._workshop.step(bundle)
         generator = run_generator(plan, binding.round, self._client.device_id)
         prepared = self._workshop.prepared(bundle, examples)
-        batches = mini_batches(prepared, plan.batch_size, self._options.micro_batch, generator)
+        tokens = bundle.manifest.micro_batch if self._options.micro_batch is None else self._options.micro_batch
+        batches = mini_batches(prepared, plan.batch_size, tokens, generator)
         with self._progress.training(self._options.name, binding.round, plan.local_steps) as show:
 
             def on_step(step: int, loss: float) -> None:

@@ -25,8 +25,10 @@ class EdgeSettings(Settings):
     spinning: bool = Field(
         default=False, description="Keep threads spinning between operators: faster, and rude to others."
     )
-    micro_batch: NonNegativeInt = Field(
-        1024, description="Most tokens computed at a time: less memory, the same gradient; 0 for whole batches."
+    micro_batch: NonNegativeInt | None = Field(
+        None,
+        description="Most tokens computed at a time: less memory, the same gradient; 0 for whole batches, "
+        "what the bundle says by default.",
     )
     mapped_weights: bool = Field(
         default=False, description="Leave weights mapped in the file: least memory, slower steps."

@@ -3,32 +3,27 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 
 from export.adapted import split_where_cheaper
 from export.architectures import Architecture
 from export.calibrate import calibrate
 from export.forward import export_forward
-from export.prefix import Parts, split_prefix
+from export.graphs import Graphs, choose_micro_batch
+from export.prefix import split_prefix
 from export.recipe import Recipe
-from export.recompute import Budget
-from export.train_step import Numbers, eval_graph, prefix_graph, train_graph
+from export.train_step import Numbers
 from export.transformers_io import quiet_transformers
 from export.verify import feed_of, int8_likeness, perturbed, require, require_likeness, run_graphs, verify
-from export.weights import save_with_shared_weights
 from ravan.bundle import (
-    EVAL,
     INITIAL,
     MANIFEST,
     PREFIX,
     SOURCE,
     TOKENIZER,
-    TRAIN,
     Bundle,
     FileEntry,
     ImageSettings,
@@ -45,7 +40,7 @@ from ravan.torch import inject, make_spec, named_trainables, read_trainables
 from ravan.update import Update, encode
 
 Progress = Callable[[str], None]
-MICRO_BATCH = 1024  # tokens that a device computes at a time by default
+ACTIVATION_MEMORY = 192_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +58,8 @@ class ExportOptions:
         top_layers: adapt only so many of the topmost layers; None for all.
         precision: of the frozen products; int8 is faster and a little less exact.
         tolerance: largest accepted difference to torch, relative to each gradient's largest value.
-        activation_memory: bytes that the activations of 1,024 tokens may take, by estimate; layers that do not fit are
-            computed a second time in the backward pass. None for no limit.
+        activation_memory: bytes that activations may take, by estimate. The micro-batch follows from it; if not even
+            one sequence fits, layers are computed a second time in the backward pass.
     """
 
     heads: int = 4
@@ -77,7 +72,7 @@ class ExportOptions:
     top_layers: int | None = None
     precision: Precision = Precision.FP32
     tolerance: float = 1e-4
-    activation_memory: int | None = None
+    activation_memory: int = ACTIVATION_MEMORY
 
 
 def export_bundle(
@@ -113,7 +108,7 @@ def _write(recipe: Recipe, options: ExportOptions, folder: Path, name: str, prog
     start = read_trainables(recipe.model, spec)
     initial = Update.full(np.zeros(spec.H_shape, np.float32), saved_view(spec, start))
     (folder / INITIAL).write_bytes(encode(spec, initial))
-    progress(f"verified: gradients within {measured['gradient']:.1e} of torch")
+    progress(f"verified: gradients within {measured.verification['gradient']:.1e} of torch")
     optional = [PREFIX] if (folder / PREFIX).exists() else []
     manifest = Manifest(
         task=recipe.task,
@@ -123,7 +118,8 @@ def _write(recipe: Recipe, options: ExportOptions, folder: Path, name: str, prog
         source_files=_entries(folder, SOURCE),
         model=name,
         versions={name: version(name) for name in ("ravan-fl", "torch", "transformers", "onnx", "onnxruntime")},
-        verification=measured,
+        verification=measured.verification,
+        micro_batch=measured.micro_batch,
         **recipe.settings,
     )
     (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
@@ -154,43 +150,39 @@ def _adapt(recipe: Recipe, options: ExportOptions) -> AdapterSpec:
     return spec
 
 
-def _write_graphs(recipe: Recipe, spec: AdapterSpec, folder: Path, options: ExportOptions) -> dict[str, float]:
-    """Writes the graphs with their weights; returns what was measured against torch."""
+@dataclass(frozen=True)
+class Measured:
+    """What is known of the graphs once they are written: differences to torch, and the tokens to compute at a time."""
+
+    verification: dict[str, float]
+    micro_batch: int
+
+
+def _write_graphs(recipe: Recipe, spec: AdapterSpec, folder: Path, options: ExportOptions) -> Measured:
+    """Writes the graphs with their weights, checked against torch."""
     forward = export_forward(recipe.model, spec, recipe.example(3, 17).batch, recipe.axes, recipe.longest)
     other = recipe.example(5, 24)  # other sizes than exported: both axes must be dynamic
-    parts, budget = split_prefix(forward, named_trainables(recipe.model, spec)), _budget(recipe, options)
-    write = partial(_save_graphs, forward, parts, spec, folder, budget)
-    write(Numbers())
+    graphs = Graphs(forward, split_prefix(forward, named_trainables(recipe.model, spec)), spec)
+    tokens = _tokens(recipe)
+    micro_batch, budget = choose_micro_batch(graphs.activations(tokens), tokens, options.activation_memory)
+    graphs.save(folder, Numbers(), budget)
     seen = verify(folder, recipe.model, spec, other)
     require(seen, options.tolerance)
     measured = {"loss": seen.loss, "gradient": seen.gradient, "logits": seen.logits, "tolerance": options.tolerance}
     if options.precision is Precision.INT8:
         flat = perturbed(spec, read_trainables(recipe.model, spec))
         exact = run_graphs(folder, feed_of(other, flat))
-        write(Numbers(Precision.INT8, calibrate(forward, feed_of(other, flat) | tensors(spec, flat))))
+        fineness = calibrate(forward, feed_of(other, flat) | tensors(spec, flat))
+        graphs.save(folder, Numbers(Precision.INT8, fineness), budget)
         measured["int8_cosine"] = int8_likeness(exact, run_graphs(folder, feed_of(other, flat)), spec)
         require_likeness(measured["int8_cosine"])
-    return measured
+    return Measured(measured, micro_batch)
 
 
-def _budget(recipe: Recipe, options: ExportOptions) -> Budget | None:
-    """What the activations of one micro-batch may take, in as many full sequences or images as that holds."""
-    if options.activation_memory is None:
-        return None
+def _tokens(recipe: Recipe) -> int:
+    """Of a full sequence, or of an image."""
     image: ImageSettings | None = recipe.settings.get("image")
-    tokens = image.tokens if image else recipe.longest
-    return Budget(options.activation_memory, {"batch": max(MICRO_BATCH // tokens, 1), "length": tokens})
-
-
-def _save_graphs(
-    forward: ir.Model, parts: Parts | None, spec: AdapterSpec, folder: Path, budget: Budget | None, numbers: Numbers
-) -> None:
-    graphs = {EVAL: eval_graph(forward, spec, numbers)}
-    if parts is None:
-        graphs[TRAIN] = train_graph(forward, spec, numbers, budget)
-    else:
-        graphs |= {PREFIX: prefix_graph(parts.prefix, numbers), TRAIN: train_graph(parts.rest, spec, numbers, budget)}
-    save_with_shared_weights(graphs, folder)
+    return image.tokens if image else recipe.longest
 
 
 def _copy_tokenizer(folder: Path, name: str) -> None:

@@ -50,8 +50,8 @@ class ExportSettings(Settings):
         None, description="Adapt only so many of the top layers: the backward pass stops below, devices may cache."
     )
     precision: Precision = Field(Precision.FP32, description="Of the frozen products: fp32, or the faster int8.")
-    activation_memory: PositiveInt | None = Field(
-        None, description="Most MB for the activations of 1,024 tokens: layers beyond are computed twice."
+    activation_memory: PositiveInt = Field(
+        192, description="MB for activations: fewer tokens at a time, and in need layers computed twice, to fit in."
     )
     tolerance: float = Field(1e-4, gt=0, description="Largest accepted relative difference to torch's gradients.")
 
@@ -182,7 +182,7 @@ def _export(settings: ExportSettings, recipe: Callable[[], "Recipe"]) -> None:
             top_layers=settings.top_layers,
             precision=settings.precision,
             tolerance=settings.tolerance,
-            activation_memory=settings.activation_memory and settings.activation_memory * 1_000_000,
+            activation_memory=settings.activation_memory * 1_000_000,
         )
         name = Path(settings.model).name if Path(settings.model).exists() else settings.model
         bundle = export_bundle(recipe, options, settings.out, name, lambda text: _step(status.update, text))

@@ -35,6 +35,7 @@ WEIGHTS = "weights.bin"
 TOKENIZER = "tokenizer.json"
 INITIAL = "initial.ravan"
 SOURCE = "source"
+MICRO_BATCH = 1024  # tokens; more makes a step no faster
 LARGEST_SIDE = 4096  # pixels of an image, and its tokens
 _CHUNK = 1 << 20
 
@@ -121,6 +122,7 @@ class Manifest:
         verification: largest differences seen against torch, and the tolerance.
         language: only for language models.
         image: only for images.
+        micro_batch: tokens that a device computes at a time unless told otherwise.
         memory: bytes that a training process takes at its largest, by the name of the preset it was measured with.
         schema: of the manifest; kept, so that the id of an older bundle stays what it was.
     """
@@ -138,6 +140,7 @@ class Manifest:
     verification: Mapping[str, float] = field(default_factory=dict)
     language: LanguageSettings | None = None
     image: ImageSettings | None = None
+    micro_batch: int = MICRO_BATCH
     memory: Mapping[str, int] = field(default_factory=dict)
     schema: int = SCHEMA
 
@@ -191,6 +194,7 @@ class Manifest:
                 verification={str(k): float(v) for k, v in value["verification"].items()},
                 language=_language(value.get("language")),
                 image=_image(value.get("image")),
+                micro_batch=int(value.get("micro_batch", MICRO_BATCH)),
                 memory={str(k): int(v) for k, v in value.get("memory", {}).items()},
                 schema=int(value["schema"]),
             )
@@ -201,7 +205,7 @@ class Manifest:
         return manifest
 
 
-_SINCE_SCHEMA_2 = ("language", "image", "memory")
+_SINCE_SCHEMA_2 = ("language", "image", "micro_batch", "memory")
 
 
 def _language(value: Mapping[str, Any] | None) -> LanguageSettings | None:

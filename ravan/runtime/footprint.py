@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ravan.bundle import INITIAL, PREFIX, Bundle, open_bundle
+from ravan.bundle import INITIAL, MICRO_BATCH, PREFIX, Bundle, open_bundle
 from ravan.errors import RuntimeProblem
 from ravan.runtime.examples import random_batch
 from ravan.runtime.memory import peak_memory
@@ -22,17 +22,21 @@ class Preset:
 
     Attributes:
         runtime: threads, spinning, mapped weights.
-        micro_batch: tokens computed at a time.
+        most_tokens: computed at a time, if the bundle does not want fewer.
     """
 
     runtime: RuntimeOptions
-    micro_batch: int
+    most_tokens: int
+
+    def micro_batch(self, bundle: Bundle) -> int:
+        """Tokens computed at a time."""
+        return min(self.most_tokens, bundle.manifest.micro_batch)
 
 
 PRESETS = {
-    "small": Preset(RuntimeOptions(threads=1, mapped=True), micro_batch=512),
-    "default": Preset(RuntimeOptions(), micro_batch=1024),
-    "fast": Preset(RuntimeOptions(spinning=True), micro_batch=1024),
+    "small": Preset(RuntimeOptions(threads=1, mapped=True), most_tokens=512),
+    "default": Preset(RuntimeOptions(), most_tokens=MICRO_BATCH),
+    "fast": Preset(RuntimeOptions(spinning=True), most_tokens=MICRO_BATCH),
 }
 MEASURED = ("small", "default")
 DEFAULT_LENGTH = 128
@@ -64,9 +68,10 @@ def _measure(folder: Path, preset: str) -> int:
 def _measure_here(bundle: Bundle, preset: Preset) -> int:
     """One step on one full micro-batch."""
     manifest = bundle.manifest
-    length = min(manifest.max_length, preset.micro_batch) or DEFAULT_LENGTH
-    rows = max(preset.micro_batch // (manifest.image.tokens if manifest.image else length), 1)
-    batch = full_parts(bundle, rows, length, 0 or preset.micro_batch)[0]
+    tokens = preset.micro_batch(bundle)
+    length = min(manifest.max_length, tokens) or DEFAULT_LENGTH
+    rows = max(tokens // (manifest.image.tokens if manifest.image else length), 1)
+    (batch,) = full_parts(bundle, rows, length, tokens)
     if PREFIX in manifest.files:
         batch = {**batch, HIDDEN: Prefix(bundle, preset.runtime)(batch)}
     start = decode(manifest.adapter, bundle.path(INITIAL).read_bytes()).trainables(manifest.adapter)
