@@ -39,7 +39,15 @@ PRETRAINING = 30_000  # the first so many training images; devices have others
 DEVICES, PROCESSES, ALPHA = 10, 2, 0.3
 BATCH, RATE = 32, 1e-3  # of the pretraining
 FEDERATED, HELD_OUT = 10_000, 2_000
-PLAN = {"clients_per_round": 5, "local_steps": 20, "batch_size": 32, "learning_rate_decay": 0.9, "evaluate_every": 2}
+PLAN = {
+    "clients_per_round": 5,
+    "local_steps": 20,
+    "batch_size": 32,
+    "learning_rate": 5e-3,
+    "saved_learning_rate": 5e-3,
+    "learning_rate_decay": 0.85,
+    "evaluate_every": 2,
+}
 ADAPTER = ("--heads", 4, "--rank", 48, "--precision", "int8")
 
 
