@@ -46,7 +46,7 @@ def layer_norm(b: Backward, node: ir.Node, dy: ir.Value) -> Gradients:
 def _through_layer_norm(b: Backward, x: ir.Value, g: ir.Value, mean: ir.Value, inverse: ir.Value) -> ir.Value:
     """Dx = inverse (g - mean(g) - n mean(g n)) with n = (x - mean) inverse.
 
-    Written out as inverse g - c x - (inverse mean(g) - c mean) with one number c per row, which takes half the passes.
+    Written out as inverse g - c x - (inverse mean(g) - c mean) with one number c per row: three passes fewer.
     """
     last = b.ints([-1])
     mean_g = b.op("ReduceMean", g, last, keepdims=1)
