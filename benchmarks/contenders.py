@@ -1,6 +1,7 @@
 """Who is measured: PEFT and our own step, each in a process of its own that prints one JSON object."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -113,6 +114,6 @@ def run_json(module: str, argument: str) -> Mapping[str, Any]:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise RuntimeProblem(f"{module} failed: {last}")
+        raise RuntimeProblem(f"{module} failed: {re.sub(r'^ravan[.]errors[.][A-Za-z]+: ', '', last)}")
     result: Mapping[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result

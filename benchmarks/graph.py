@@ -105,7 +105,7 @@ class OptimizedGraph:
         group, int8 = self.group(name, inputs), node.op_type in INT8
         if node.op_type.endswith("Conv"):
             return Product(group, int8, math.prod(output) * math.prod(self._operands(node, inputs)[1][1:]))
-        k = inputs[0][-2 if _attribute(node, "transA") else -1]
+        k = inputs[0][_inner_axis(node)]
         weight = (k, output[-1]) if group is Group.FROZEN else None
         return Product(group, int8, math.prod(output) * k, weight)
 
@@ -137,6 +137,13 @@ def _reached(graph: onnx.GraphProto, sources: set[str]) -> set[str]:
         if node.op_type != "Shape" and found & {*node.input, *inner}:
             found |= set(node.output)
     return found - {""}
+
+
+def _inner_axis(node: onnx.NodeProto) -> int:
+    """The axis of a product's first operand that it sums over, as Gemm and FusedMatMul define it."""
+    if not _attribute(node, "transA"):
+        return -1
+    return 0 if _attribute(node, "transBatchA") else -2
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> int:
