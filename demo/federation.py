@@ -12,7 +12,7 @@ from demo.processes import ending_together, running, wait_for
 from protos.ravan.v1 import control_pb2 as pb
 from server import client
 from server.serving import control_address
-from server.tables import size
+from server.tables import score, size
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 BUDGETS = (1.0, 1.0, 0.5, 0.25)
@@ -86,14 +86,14 @@ def watch_run(address: str) -> pb.Run:
     said: set[str] = set()
     run = pb.Run()
     for run in client.watch(address, ""):
-        lines = [f"before training: held-out accuracy {run.initial.accuracy:.1%}"] if run.HasField("initial") else []
+        lines = [f"before training: {held_out(run, run.initial)}"] if run.HasField("initial") else []
         for r in run.rounds:
             lines += [
                 f"round {r.number}: {count} of {r.selected} updates received" for count in range(1, r.received + 1)
             ]
             if r.HasField("evaluation"):
                 lines.append(
-                    f"round {r.number}: held-out accuracy {r.evaluation.accuracy:.1%}, loss {r.evaluation.loss:.3f}, "
+                    f"round {r.number}: {held_out(run, r.evaluation)}, loss {r.evaluation.loss:.3f}, "
                     f"{size(r.bytes_up)} up, {size(r.bytes_down)} down, {r.seconds:.0f} s"
                 )
         for line in lines:
@@ -101,6 +101,12 @@ def watch_run(address: str) -> pb.Run:
                 said.add(line)
                 console.print(f"    {line}")
     return run
+
+
+def held_out(run: pb.Run, evaluation: pb.Evaluation) -> str:
+    """An evaluation in words, by the run's metric."""
+    metric = "perplexity" if run.metric == pb.METRIC_PERPLEXITY else "accuracy"
+    return f"held-out {metric} {score(run, evaluation)}"
 
 
 def traffic(run: pb.Run) -> dict[str, int]:
