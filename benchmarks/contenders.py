@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from benchmarks.machine import Disturbance
 from benchmarks.works import Kind
 from ravan.bundle import Precision
 from ravan.errors import RuntimeProblem
@@ -66,6 +67,7 @@ class Figures:
         loss: of the first mini-batch, before anything is trained.
         first_epoch_seconds: median of the steps that compute and keep the frozen prefix's results; None if not cached.
         parts: sessions run for each mini-batch, the one to warm up first.
+        others: share of the cores' time that went to other processes meanwhile.
     """
 
     seconds: float
@@ -74,6 +76,7 @@ class Figures:
     loss: float
     first_epoch_seconds: float | None = None
     parts: tuple[int, ...] = ()
+    others: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,9 @@ class Contender:
         Raises:
             RuntimeProblem: the process failed; its last words are in the message.
         """
+        disturbance = Disturbance()
         seen = run_json(self.module, self.job.to_json())
-        return Figures(**{**seen, "parts": tuple(seen["parts"])})
+        return Figures(**{**seen, "parts": tuple(seen["parts"]), "others": disturbance.share()})
 
 
 def run_json(module: str, argument: str) -> Mapping[str, Any]:

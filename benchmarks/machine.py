@@ -3,14 +3,16 @@
 import os
 import platform
 import re
+import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 PACKAGES = ("onnxruntime", "numpy", "torch", "transformers", "peft")
 DOT_PRODUCTS = ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")  # instructions for 8-bit products
-CPUINFO, MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
-IDLE = 0.3
+CPUINFO, MEMINFO, STAT = Path("/proc/cpuinfo"), Path("/proc/meminfo"), Path("/proc/stat")
+IDLE = 0.3  # load average
+QUIET = 0.05  # of the cores' time; threads that wait for each other lose far more than others take
 
 
 @dataclass(frozen=True)
@@ -61,3 +63,28 @@ def this_machine() -> Machine:
 def _cpu(cpuinfo: str) -> str:
     found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+class Disturbance:
+    """What others take of the cores while this process waits for its child; begins when it is made."""
+
+    def __init__(self) -> None:
+        self._began, self._busy, self._own = time.monotonic(), _busy_seconds(), _own_seconds()
+
+    def share(self) -> float:
+        """Of the cores' time since, stolen time included; 0 where the system does not say."""
+        seconds = (time.monotonic() - self._began) * (os.cpu_count() or 1)
+        return max(_busy_seconds() - self._busy - (_own_seconds() - self._own), 0.0) / seconds
+
+
+def _busy_seconds() -> float:
+    """Of all cores since the machine started."""
+    if not STAT.exists():
+        return 0.0
+    user, nice, system, _idle, _waiting, *rest = map(int, STAT.read_text("ascii").splitlines()[0].split()[1:9])
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.graph import Group
-from benchmarks.machine import Machine
+from benchmarks.machine import QUIET, Machine
 from benchmarks.roofline import Roofline
 from benchmarks.rows import Row
 from benchmarks.works import Kind, Work
@@ -65,8 +65,10 @@ def machine_lines(results: Results) -> Iterator[str]:
     instructions = f" ({', '.join(machine.instructions)})" if machine.instructions else ""
     yield f"- {machine.cpu}{instructions}, {machine.cores} cores, {machine.memory_gib} GiB, {machine.system}"
     yield f"- Python {machine.python}, " + ", ".join(f"{name} {v}" for name, v in machine.versions.items())
-    noise = "" if machine.idle else ": not idle, these figures are worth little"
-    yield f"- load average before: {' '.join(f'{value:.2f}' for value in machine.load)}{noise}"
+    others = max((row.others for row in results.rows), default=0.0)
+    noise = "" if machine.idle and others < QUIET else ": not idle, these figures are worth little"
+    load = " ".join(f"{value:.2f}" for value in machine.load)
+    yield f"- load average before: {load}; other processes took up to {others:.0%} of the cores in a turn{noise}"
     yield f"- medians of {results.rounds} rounds; in a turn {results.steps} steps are measured after one to warm up"
 
 

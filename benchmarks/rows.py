@@ -27,6 +27,7 @@ class Row:
         first_epoch_seconds: a step while the cache is filled; None without one.
         target: what was aimed at.
         turns: seconds of every round.
+        others: most of the cores' time that other processes took during a turn.
     """
 
     work: str
@@ -40,6 +41,7 @@ class Row:
     first_epoch_seconds: float | None
     target: Target
     turns: tuple[float, ...]
+    others: float
 
 
 def take_turns(contenders: Sequence[Contender], rounds: int, say: Callable[[str], None]) -> list[Round]:
@@ -83,4 +85,5 @@ def _row(work: Work, contender: Contender, turns: Sequence[Figures], best: Seque
         first_epoch_seconds=statistics.median(first) if first else None,
         target=work.targets.get(aimed, Target()) if aimed else Target(),
         turns=tuple(turn.seconds for turn in turns),
+        others=max(turn.others for turn in turns),
     )

@@ -1,5 +1,9 @@
 """The benchmark measures what it says: like work on both sides, ratios within a round, and products as counted."""
 
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +15,7 @@ from benchmarks.contenders import Contender, Job, run_json
 from benchmarks.data import Rows, write_noise
 from benchmarks.gemm import int8_graph
 from benchmarks.graph import Group
-from benchmarks.machine import this_machine
+from benchmarks.machine import Disturbance, this_machine
 from benchmarks.models import config_of, task_of
 from benchmarks.our_side import measure
 from benchmarks.prepare import ours, peft
@@ -71,6 +75,15 @@ def test_the_report_stands_between_its_markers(rows: list[Row], tmp_path: Path) 
     assert "Not measured: int8: refused" in text
     with pytest.raises(EnvironmentProblem, match="no section"):
         write_section(document, "another", "")
+
+
+def test_a_disturbed_turn_is_noticed() -> None:
+    disturbance = Disturbance()
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:  # ours, but not waited for yet
+        time.sleep(0.5)
+        share = disturbance.share()
+        other.kill()
+    assert share > 0.5 / (os.cpu_count() or 1) / 2
 
 
 def test_a_process_that_fails_says_why(job: Job, tmp_path: Path) -> None:
