@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ravan.errors import RuntimeProblem
 from ravan.runtime.footprint import PRESETS
-from ravan.runtime.session import open_session, run_session
+from ravan.runtime.session import open_session
 
 OPSET, IR_VERSION = 20, 10  # of the exported graphs, whose module would load torch
 ROWS = 4096  # many: what a product costs beside its multiply-adds hardly counts
@@ -41,7 +41,7 @@ def speed(kind: str, k: int, n: int) -> float:
     fastest, end = math.inf, time.perf_counter() + SECONDS
     while time.perf_counter() < end or math.isinf(fastest):
         began = time.perf_counter()
-        run_session(session, ["y"], x)
+        session.run(["y"], x)
         fastest = min(fastest, time.perf_counter() - began)
     return rows * k * n / fastest
 

@@ -64,9 +64,7 @@ def _inputs_of_products(forward: ir.Model, feed: Mapping[str, np.ndarray]) -> di
     model.graph.outputs[:] = [value for value in values.values() if value is not None]
     with tempfile.TemporaryDirectory() as folder:  # a file, for a model of over 2 GB fits no message
         save_with_shared_weights({TRAIN: model}, Path(folder))
-        session = open_session(Path(folder) / TRAIN)
-        taken = {value.name: feed[value.name] for value in session.get_inputs()}
-        return dict(zip(values, session.run(list(values), taken), strict=True))
+        return dict(zip(values, open_session(Path(folder) / TRAIN).run(list(values), feed), strict=True))
 
 
 def _name(value: ir.Value | None) -> str:

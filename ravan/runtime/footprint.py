@@ -38,7 +38,7 @@ PRESETS = {
     "default": Preset(RuntimeOptions(), most_tokens=MICRO_BATCH),
     "fast": Preset(RuntimeOptions(spinning=True), most_tokens=MICRO_BATCH),
 }
-MEASURED = ("small", "default")
+MEASURED = ("small",)
 DEFAULT_LENGTH = 128
 
 

@@ -1,7 +1,9 @@
 """onnxruntime sessions, and what a bundle's graphs do: a training step, its frozen part alone, and an evaluation."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +35,49 @@ class RuntimeOptions:
     mapped: bool = False
 
 
-def open_session(path: Path, options: RuntimeOptions | None = None) -> ort.InferenceSession:
-    """A CPU session; the file's hash has been checked before, when the bundle was opened.
+class Session:
+    """An onnxruntime session on the CPU.
+
+    All sessions of a process live on one thread of their own: to flush denormals to zero is a property of a thread, and
+    must not reach the numbers outside.
+    """
+
+    def __init__(self, path: Path, options: RuntimeOptions) -> None:
+        self._session: ort.InferenceSession = _worker().submit(_open, path, options).result()
+        self.inputs = tuple(value.name for value in self._session.get_inputs())
+        self.outputs = tuple(value.name for value in self._session.get_outputs())
+
+    def run(self, outputs: Sequence[str], feed: Batch) -> list[Any]:
+        """The outputs by name; what the graph does not take of the feed is left out.
+
+        Raises:
+            RuntimeProblem: onnxruntime fails, for example for want of memory.
+        """
+        taken = {name: value for name, value in feed.items() if name in self.inputs}
+        try:
+            return list(_worker().submit(self._session.run, list(outputs), taken).result())
+        except Exception as error:  # onnxruntime's exceptions share no base class but Exception
+            raise RuntimeProblem(
+                f"onnxruntime failed in a step ({_first_line(error)}): use smaller batches or free memory."
+            ) from error
+
+
+def open_session(path: Path, options: RuntimeOptions | None = None) -> Session:
+    """A session; the file's hash has been checked before, when the bundle was opened.
 
     Raises:
         BundleError: onnxruntime refuses the graph.
     """
-    options = options or RuntimeOptions()
+    return Session(path, options or RuntimeOptions())
+
+
+@cache
+def _worker() -> ThreadPoolExecutor:
+    """The thread of all sessions."""
+    return ThreadPoolExecutor(1, "onnxruntime")
+
+
+def _open(path: Path, options: RuntimeOptions) -> ort.InferenceSession:
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
@@ -55,20 +93,6 @@ def open_session(path: Path, options: RuntimeOptions | None = None) -> ort.Infer
     except Exception as error:  # onnxruntime's exceptions share no base class but Exception
         raise BundleError(
             f"onnxruntime {ort.__version__} refuses {path.name} ({_first_line(error)}): export the bundle again."
-        ) from error
-
-
-def run_session(session: ort.InferenceSession, outputs: list[str], feed: Batch) -> list[Any]:
-    """The outputs by name.
-
-    Raises:
-        RuntimeProblem: onnxruntime fails, for example for want of memory.
-    """
-    try:
-        return list(session.run(outputs, dict(feed)))
-    except Exception as error:  # onnxruntime's exceptions share no base class but Exception
-        raise RuntimeProblem(
-            f"onnxruntime failed in a step ({_first_line(error)}): use smaller batches or free memory."
         ) from error
 
 
@@ -108,7 +132,6 @@ class TrainStep:
     def __init__(self, bundle: Bundle, options: RuntimeOptions | None = None) -> None:
         self._manifest = bundle.manifest
         self._session = open_session(bundle.path(TRAIN), options)
-        self._inputs = {value.name for value in self._session.get_inputs()}
 
     def __call__(self, trainables: Vector, batch: Batch) -> StepResult:
         """One forward and backward pass; ``trainables`` and the gradients are flat, in the spec's order.
@@ -117,9 +140,8 @@ class TrainStep:
             DataError: the batch's labels are out of range or none.
         """
         check_labels(self._manifest, batch)
-        feed = {name: value for name, value in batch.items() if name in self._inputs}
-        feed[TRAINABLES] = trainables
-        loss, weight, gradients = run_session(self._session, [LOSS, WEIGHT, GRADIENTS], feed)
+        feed: Batch = {**batch, TRAINABLES: trainables}
+        loss, weight, gradients = self._session.run([LOSS, WEIGHT, GRADIENTS], feed)
         return StepResult(float(loss), float(weight), gradients)
 
 
@@ -128,12 +150,10 @@ class Prefix:
 
     def __init__(self, bundle: Bundle, options: RuntimeOptions | None = None) -> None:
         self._session = open_session(bundle.path(PREFIX), options)
-        self._inputs = {value.name for value in self._session.get_inputs()}
 
     def __call__(self, batch: Batch) -> NDArray[np.float32]:
         """Hidden states [batch, length, width]."""
-        feed = {name: value for name, value in batch.items() if name in self._inputs}
-        (hidden,) = run_session(self._session, [HIDDEN], feed)
+        (hidden,) = self._session.run([HIDDEN], batch)
         return np.asarray(hidden, np.float32)
 
 
@@ -164,7 +184,7 @@ class Evaluator:
         for batch in batches:
             check_labels(self._manifest, batch)
             feed: Batch = {**batch, TRAINABLES: trainables}
-            mean, weight, hits = run_session(self._session, [LOSS, WEIGHT, CORRECT], feed)
+            mean, weight, hits = self._session.run([LOSS, WEIGHT, CORRECT], feed)
             loss, correct, examples = loss + float(mean * weight), correct + float(hits), examples + float(weight)
         if not examples:
             return Evaluation(float("nan"), float("nan"), 0)

@@ -142,3 +142,10 @@ def test_micro_batches_give_the_gradient_of_the_whole(
 def test_a_plan_survives_the_wire() -> None:
     plan = TrainingPlan(7, 3, OptimizerName.SGD, 0.5, 0.25, 0.125, 0.75, 2.0, Scoring.WEIGHT, 2**40)
     assert plan_from_proto(plan_to_proto(plan)) == plan
+
+
+def test_flushing_denormals_stays_with_the_sessions(bundle: Bundle, step: TrainStep, data: LabelledTexts) -> None:
+    flat = decode(bundle.manifest.adapter, bundle.path(INITIAL).read_bytes()).trainables(bundle.manifest.adapter)
+    step(flat, data.batch([0]))
+    tiny = np.array([1e-39], np.float32)
+    assert (tiny * np.float32(0.5))[0] > 0
