@@ -17,6 +17,9 @@ from ravan.errors import RuntimeProblem
 ROOT = Path(__file__).resolve().parent.parent
 
 
+WITH = " with "
+
+
 @dataclass(frozen=True)
 class Job:
     """What a process is told to measure.
@@ -28,7 +31,7 @@ class Job:
         rows: examples of a mini-batch.
         length: tokens of an example at most.
         steps: mini-batches measured, after one to warm up.
-        way: of our presets, or of transformers' attentions.
+        way: of our presets, or of transformers' attentions, perhaps ``WITH`` dropout as the model is configured.
         lora_rank: PEFT's r.
         adapted: PEFT's target modules.
         saved: modules trained whole.
@@ -87,7 +90,8 @@ class Contender:
         name: in the report.
         module: what is run.
         job: its argument.
-        reference: PEFT, that the others are held against.
+        reference: PEFT doing the same computation as ours, that the others are held against.
+        usual: PEFT as it trains unless told otherwise, with the model's dropout.
         precision: of our frozen products; None for PEFT.
     """
 
@@ -95,6 +99,7 @@ class Contender:
     module: str
     job: Job
     reference: bool = False
+    usual: bool = False
     precision: Precision | None = None
 
     def measure(self) -> Figures:

