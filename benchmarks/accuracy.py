@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from benchmarks.report import write_section
 
+from benchmarks.report import write_section
 from demo.data import Corpus, dirichlet_split, newsgroups, write_jsonl
 from edge.hidden import HiddenExamples, HiddenStates
 from edge.training import mini_batches, train_locally

@@ -1,6 +1,7 @@
 """A bundle is trusted only whole: every file is checked before anything is loaded."""
 
 import contextlib
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from ravan.bundle import MANIFEST, SCHEMA, Bundle, Manifest, Task, open_bundle
 from ravan.errors import BundleError
+from ravan.spec import canonical_json
 
 
 @pytest.fixture
@@ -82,3 +84,32 @@ def test_bytes_that_are_no_json_are_refused(content: bytes) -> None:
 
 def test_the_manifest_file_itself_is_the_canonical_one(bundle: Bundle) -> None:
     assert (bundle.folder / MANIFEST).read_text() == bundle.manifest.to_json()
+
+
+def test_a_bundle_of_schema_1_keeps_its_id(bundle: Bundle) -> None:
+    value = json.loads(bundle.manifest.to_json()) | {"schema": 1}
+    for name in ("language", "image", "micro_batch", "memory"):
+        del value[name]
+    old = canonical_json(value)
+    manifest = Manifest.from_json(old)
+    assert manifest.bundle_id == hashlib.sha256(old.encode()).hexdigest()
+    assert manifest.task is Task.TEXT_CLASSIFICATION
+    assert manifest.micro_batch == 1024
+
+
+@pytest.mark.parametrize("task", [Task.CAUSAL_LM, Task.IMAGE_CLASSIFICATION])
+def test_a_task_without_its_settings_is_refused(bundle: Bundle, task: Task) -> None:
+    value = json.loads(bundle.manifest.to_json()) | {"task": task}
+    with pytest.raises(BundleError, match=f"no settings for {task}"):
+        Manifest.from_json(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("mean", [0.5, 0.5]), ("std", [0.0]), ("height", 0), ("width", 10**9), ("tokens", -1)],
+)
+def test_images_of_absurd_settings_are_refused(bundle: Bundle, field: str, value: object) -> None:
+    image = {"height": 8, "width": 8, "mean": [0.5], "std": [0.5], "tokens": 5}
+    fields = json.loads(bundle.manifest.to_json()) | {"image": image | {field: value}}
+    with pytest.raises(BundleError, match="export the bundle again"):
+        Manifest.from_json(json.dumps(fields))

@@ -1,0 +1,52 @@
+"""A language model and a frozen prefix in a federation of real processes, the devices without torch."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ravan.bundle import Bundle
+from tests.conftest import sentences, write_rows
+from tests.e2e.processes import Fleet
+
+FAST = {"poll_min": 0.05, "poll_max": 0.1, "batch_size": 8}
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    running = Fleet(tmp_path)
+    yield running
+    running.end()
+
+
+def run_of(fleet: Fleet) -> dict[str, Any]:
+    runs: Any = fleet.status()["runs"]
+    found: dict[str, Any] = runs[0]
+    return found
+
+
+def test_plain_text_lowers_the_perplexity(lm_bundle: Bundle, fleet: Fleet, tmp_path: Path) -> None:
+    text = tmp_path / "diary.txt"
+    text.write_text("the same line again, and the same line again.\n" * 20)
+    fleet.serve("--until-finished")
+    options = {"rounds": 2, "clients_per_round": 1, "local_steps": 20, "learning_rate": 0.02, "evaluation": text}
+    fleet.create(lm_bundle.folder, **options, **FAST)
+    fleet.device("writer", text)
+    fleet.finished()
+    run = run_of(fleet)
+    assert run["metric"] == "METRIC_PERPLEXITY"
+    losses = [run["initial"]["loss"], *(r["evaluation"]["loss"] for r in run["rounds"])]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_a_device_keeps_the_frozen_layers_results(top_bundle: Bundle, fleet: Fleet, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "data.jsonl", sentences(40, 1))
+    fleet.serve("--until-finished")
+    fleet.create(top_bundle.folder, rounds=2, clients_per_round=1, local_steps=15, learning_rate=0.01, **FAST)
+    fleet.device("client", data)
+    fleet.finished()
+    assert (tmp_path / "client" / "hidden.sqlite").stat().st_size > 10_000
+    losses = [r["local_loss"] for r in run_of(fleet)["rounds"]]
+    assert losses[1] < losses[0]
