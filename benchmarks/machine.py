@@ -5,7 +5,7 @@ import platform
 import re
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("onnxruntime", "numpy", "torch", "transformers", "peft")
@@ -56,7 +56,7 @@ def this_machine() -> Machine:
         load=os.getloadavg(),
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
-        versions={package: version(package) for package in PACKAGES},
+        versions={package: _version(package) for package in PACKAGES},
     )
 
 
@@ -88,3 +88,10 @@ def _busy_seconds() -> float:
 def _own_seconds() -> float:
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
