@@ -1,5 +1,6 @@
 """Appending nodes and constants to an ONNX graph."""
 
+import hashlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -35,7 +36,7 @@ class Builder:
     def constant(self, value: np.ndarray | float) -> ir.Value:
         """An initializer with this value; equal ones are shared."""
         array = np.asarray(value) if isinstance(value, np.ndarray) else np.asarray(value, np.float32)
-        key = array.dtype.str, array.shape, array.tobytes()
+        key = array.dtype.str, array.shape, hashlib.blake2b(np.ascontiguousarray(array).data).digest()
         if key not in self._constants:
             name = self._name("constant")
             made = ir.Value(name=name, const_value=ir.tensor(array, name=name))
