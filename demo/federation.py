@@ -20,24 +20,14 @@ BUDGETS = (1.0, 1.0, 0.5, 0.25)
 
 
 @dataclass(frozen=True)
-class Federation:
-    """Who takes part, and where everything is kept.
+class Kept:
+    """Where a federation keeps what.
 
     Attributes:
         out: folder for the server's state, the clients' homes, logs and the trained adapter.
-        shards: data files or folders, one a device.
-        processes: client processes that the devices are dealt out to.
-        edge_python: Python of the edge environment.
-        listen: the server's address.
-        threads: of a client's training step, 0 for all cores.
     """
 
     out: Path
-    shards: Sequence[Path]
-    processes: int
-    edge_python: Path
-    listen: str
-    threads: int = 0
 
     @property
     def state(self) -> Path:
@@ -48,6 +38,25 @@ class Federation:
     def adapter(self) -> Path:
         """The last round's adapter."""
         return self.out / "adapter.safetensors"
+
+
+@dataclass(frozen=True)
+class Federation(Kept):
+    """Who takes part.
+
+    Attributes:
+        shards: data files or folders, one a device.
+        processes: client processes that the devices are dealt out to.
+        edge_python: Python of the edge environment.
+        listen: the server's address.
+        threads: of a client's training step, 0 for all cores.
+    """
+
+    shards: Sequence[Path]
+    processes: int
+    edge_python: Path
+    listen: str
+    threads: int = 0
 
     def train(self, options: Mapping[str, object]) -> pb.Run:
         """Runs the server and the devices until the run has finished; returns its status.

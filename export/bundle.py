@@ -166,15 +166,14 @@ def _write_graphs(recipe: Recipe, spec: AdapterSpec, folder: Path, options: Expo
     tokens = _tokens(recipe)
     micro_batch, budget = choose_micro_batch(graphs.activations(tokens), tokens, options.activation_memory)
     graphs.save(folder, Numbers(), budget)
-    seen = verify(folder, recipe.model, spec, other)
+    flat = perturbed(spec, read_trainables(recipe.model, spec))
+    seen = verify(folder, recipe.model, spec, other, flat)
     require(seen, options.tolerance)
     measured = {"loss": seen.loss, "gradient": seen.gradient, "logits": seen.logits, "tolerance": options.tolerance}
     if options.precision is Precision.INT8:
-        flat = perturbed(spec, read_trainables(recipe.model, spec))
-        exact = run_graphs(folder, feed_of(other, flat))
-        fineness = calibrate(forward, feed_of(other, flat) | tensors(spec, flat))
-        graphs.save(folder, Numbers(Precision.INT8, fineness), budget)
-        measured["int8_cosine"] = int8_likeness(exact, run_graphs(folder, feed_of(other, flat)), spec)
+        feed = feed_of(other, flat)
+        graphs.save(folder, Numbers(Precision.INT8, calibrate(forward, feed | tensors(spec, flat))), budget)
+        measured["int8_cosine"] = int8_likeness(seen.outputs, run_graphs(folder, feed), spec)
         require_likeness(measured["int8_cosine"])
     return Measured(measured, micro_batch)
 

@@ -40,28 +40,27 @@ class Verification:
         gradient: of any gradient, relative to the largest absolute value in its tensor.
         worst: the trainable with that gradient.
         logits: of eval.onnx's logits, absolute; 0 for language models, which give the loss alone.
+        outputs: what the graphs gave, for int8 to be held against.
     """
 
     loss: float
     gradient: float
     worst: str
     logits: float
+    outputs: GraphOutputs
 
 
-def verify(folder: Path, model: nn.Module, spec: AdapterSpec, example: Example) -> Verification:
-    """Runs the float graphs in ``folder`` and torch on the same batch, at trainables moved away from their start.
-
-    H = 0 would hide errors: there s has no gradient and B H A none either, so H and s are perturbed first.
-    """
+def verify(folder: Path, model: nn.Module, spec: AdapterSpec, example: Example, flat: Vector) -> Verification:
+    """Runs the float graphs in ``folder`` and torch on the same batch at trainables, best ``perturbed`` ones."""
     start = read_trainables(model, spec)
-    write_trainables(model, spec, perturbed(spec, start))
+    write_trainables(model, spec, flat)
     try:
         expected = model(**example.batch)
         logits: Tensor = expected.logits if hasattr(expected, LOGITS) else expected
         loss = F.cross_entropy(logits.flatten(0, -2), example.labels.flatten(), ignore_index=IGNORED)
         parameters = named_trainables(model, spec)
         gradients = torch.autograd.grad(loss, list(parameters.values()))
-        seen = run_graphs(folder, feed_of(example, read_trainables(model, spec)))
+        seen = run_graphs(folder, feed_of(example, flat))
     finally:
         write_trainables(model, spec, start)
     errors = _gradient_errors(list(parameters), gradients, seen.gradients)
@@ -71,6 +70,7 @@ def verify(folder: Path, model: nn.Module, spec: AdapterSpec, example: Example) 
         gradient=errors[worst],
         worst=worst,
         logits=0.0 if seen.logits is None else float(np.abs(seen.logits - logits.detach().numpy()).max()),
+        outputs=seen,
     )
 
 
@@ -127,7 +127,10 @@ def require_likeness(cosine: float) -> None:
 
 
 def perturbed(spec: AdapterSpec, start: Vector) -> Vector:
-    """Trainables with H and s moved by normal noise, so that every gradient is at work."""
+    """Trainables with H and s moved by normal noise, so that every gradient is at work.
+
+    H = 0 would hide errors: there s has no gradient and B H A none either.
+    """
     moved, count = start.copy(), spec.H_size + spec.s_size
     moved[:count] += 0.02 * np.random.default_rng(spec.seed).standard_normal(count, np.float32)
     return moved

@@ -98,7 +98,7 @@ class RunSettings(Settings, RunOptions):
     model_config = SettingsConfigDict(env_prefix="RAVAN_RUN_", frozen=True, extra="forbid", allow_inf_nan=False)
 
     bundle: Path = Field(description="Folder of the training bundle.")
-    evaluation: Path | None = Field(None, description="Held-out examples, JSONL or CSV with text and label.")
+    evaluation: Path | None = Field(None, description="Held-out examples, in any form that devices read.")
 
     @property
     def options(self) -> RunOptions:
