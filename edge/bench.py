@@ -63,7 +63,7 @@ def measure_here(bundle: Bundle, preset: str, batch: int, length: int, steps: in
     spec = bundle.manifest.adapter
     trainables = decode(spec, bundle.path(INITIAL).read_bytes()).trainables(spec)
     median = median_seconds(steps, lambda: accumulate(step, trainables, parts))
-    tokens = batch * (bundle.manifest.image.tokens if bundle.manifest.image else length)
+    tokens = batch * bundle.manifest.row_tokens(length)
     micro_batch = chosen.micro_batch(bundle)
     return Measurement(
         preset, micro_batch, load_seconds, median, prefix_seconds, tokens / median, peak_memory(), loaded

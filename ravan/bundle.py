@@ -149,6 +149,10 @@ class Manifest:
         """How many logits the model gives: labels, or token ids."""
         return self.language.vocabulary if self.language else len(self.labels)
 
+    def row_tokens(self, length: int) -> int:
+        """What one row of a batch counts for: an image's tokens, or the ``length`` of a sequence."""
+        return self.image.tokens if self.image else length
+
     @property
     def bundle_id(self) -> str:
         """sha256 of the canonical JSON, hex."""

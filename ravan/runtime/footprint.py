@@ -49,8 +49,8 @@ def footprint(folder: Path) -> dict[str, int]:
 
 def full_parts(bundle: Bundle, rows: int, length: int, tokens: int) -> list[Batch]:
     """A mini-batch of full-length noise, in parts of at most ``tokens``."""
-    generator, image = np.random.default_rng(0), bundle.manifest.image
-    at_once = max(tokens // (image.tokens if image else length), 1)
+    generator = np.random.default_rng(0)
+    at_once = max(tokens // bundle.manifest.row_tokens(length), 1)
     sizes = [min(at_once, rows - start) for start in range(0, rows, at_once)]
     return [random_batch(bundle, size, length, generator) for size in sizes]
 
@@ -70,7 +70,7 @@ def _measure_here(bundle: Bundle, preset: Preset) -> int:
     manifest = bundle.manifest
     tokens = preset.micro_batch(bundle)
     length = min(manifest.max_length, tokens) or DEFAULT_LENGTH
-    rows = max(tokens // (manifest.image.tokens if manifest.image else length), 1)
+    rows = max(tokens // manifest.row_tokens(length), 1)
     (batch,) = full_parts(bundle, rows, length, tokens)
     if PREFIX in manifest.files:
         batch = {**batch, HIDDEN: Prefix(bundle, preset.runtime)(batch)}
