@@ -1,55 +1,91 @@
-"""How finely the input of each frozen product must be quantized, measured on an example batch.
+"""How the input of each frozen product is quantized, measured on an example batch.
 
-One scale for all of an input is the fastest. A few tokens that are far larger than the rest, as every language model
-has them (arXiv 2402.17762), call for one scale per row; a few channels that are far larger, for a second quantization
-of what the first leaves over. The first of the three with a small enough error is taken.
+One scale for all of an input is the fastest. A few channels that are far larger than the rest, as layer norms make
+them, are divided by factors that the weight takes over (arXiv 2211.10438); a few tokens that are far larger, as every
+language model has them (arXiv 2402.17762), call for one scale per row; what is left, for a second quantization of what
+the first leaves over. The first of these with a small enough error is taken.
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
-from export.quantize import Fineness, frozen_products, frozen_weight, weight_name
+from export.quantize import Fineness, Scheme, frozen_products, frozen_weight, quantized_weight, weight_name
 from export.weights import save_with_shared_weights
 from ravan.bundle import TRAIN
 from ravan.runtime.session import open_session
 
 LARGEST_ERROR = 0.025
-"""Of a product, relative, root mean square over the rows. int8 weights alone cause about 0.01."""
+"""What the input's quantization may add to a product, relative, root mean square over the rows. int8 weights alone
+cause about 0.01."""
+BALANCES = (0.5, 0.65, 0.8, 1.0)
+"""How much of a channel's size its row of W takes over; 1 for all of it."""
+TINY = 1e-8
 
 
-def calibrate(forward: ir.Model, feed: Mapping[str, np.ndarray]) -> dict[str, Fineness]:
-    """The fineness for each frozen product of a forward graph, by the name of its weight.
+def calibrate(forward: ir.Model, feed: Mapping[str, np.ndarray]) -> dict[str, Scheme]:
+    """The scheme for each frozen product of a forward graph, by the name of its weight.
 
     Products of one input get the same, so that it is quantized once. ``feed`` holds every input of the graph.
     """
     inputs = _inputs_of_products(forward, feed)
-    needed: dict[str, Fineness] = {}
+    weights: defaultdict[str, dict[str, np.ndarray]] = defaultdict(dict)
     for node in frozen_products(forward.graph):
-        name, weight = _name(node.inputs[0]), frozen_weight(node.inputs[1])
+        weight = frozen_weight(node.inputs[1])
         assert weight is not None
-        found = fineness(inputs[name].reshape(-1, len(weight)), weight)
-        needed[name] = max(needed.get(name, Fineness.TENSOR), found)
-    return {weight_name(node.inputs[1]): needed[_name(node.inputs[0])] for node in frozen_products(forward.graph)}
+        weights[_name(node.inputs[0])][weight_name(node.inputs[1])] = weight
+    found: dict[str, Scheme] = {}
+    for name, shared in weights.items():
+        matrices = list(shared.values())
+        scheme = choose(inputs[name].reshape(-1, len(matrices[0])), matrices)
+        found |= dict.fromkeys(shared, scheme)
+    return found
 
 
-def fineness(x: np.ndarray, weight: np.ndarray) -> Fineness:
-    """The least that keeps x W, x [rows, d_in] and W [d_in, d_out], within ``LARGEST_ERROR``."""
-    sizes = np.linalg.norm(x @ weight, axis=1)
+def choose(x: np.ndarray, weights: Sequence[np.ndarray]) -> Scheme:
+    """The cheapest that keeps every x W, x [rows, d_in], W [d_in, d_out], near what int8 weights alone make of it."""
+    channels = min(_channels(x, weights), key=lambda c: _error(x, weights, Scheme(Fineness.TENSOR, c)))
+    allowed = float(np.hypot(_error(x, weights, None), LARGEST_ERROR))
+    for fineness in (Fineness.TENSOR, Fineness.ROWS):
+        for scheme in (Scheme(fineness), Scheme(fineness, channels)):
+            if _error(x, weights, scheme) <= allowed:
+                return scheme
+    return Scheme(Fineness.TWICE)
+
+
+def _channels(x: np.ndarray, weights: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Factors [d_in] for channels, by how much of their size is taken over; 1 in the geometric mean."""
+    size = np.maximum(np.abs(x).max(axis=0), TINY)
+    of_rows = np.maximum(np.max([np.abs(weight).max(axis=1) for weight in weights], axis=0), TINY)
+    for balance in BALANCES:
+        factors = size**balance / of_rows ** (1 - balance)
+        yield (factors / np.exp(np.log(factors).mean())).astype(np.float32)
+
+
+def _error(x: np.ndarray, weights: Sequence[np.ndarray], scheme: Scheme | None) -> float:
+    """Of the worst product, relative, root mean square over its rows; without a scheme, the weights' error alone."""
+    factors = np.ones(x.shape[1], np.float32) if scheme is None or scheme.channels is None else scheme.channels
+    seen = x if scheme is None else _quantized(x / factors, scheme.fineness)
+    return max(_difference(seen, x, weight, factors) for weight in weights)
+
+
+def _difference(seen: np.ndarray, x: np.ndarray, weight: np.ndarray, factors: np.ndarray) -> float:
+    """Between ``seen`` by the stored weight and x W."""
+    exact = x @ weight
+    int8, scale = quantized_weight(weight * factors[:, None])
+    sizes = np.linalg.norm(exact, axis=1)
     counted = sizes > 1e-6 * sizes.max(initial=0)
-    for choice in (Fineness.TENSOR, Fineness.ROWS):
-        errors = np.linalg.norm((_quantized(x, choice) - x) @ weight, axis=1)[counted] / sizes[counted]
-        if float(np.sqrt(np.mean(errors**2)) if len(errors) else 0) <= LARGEST_ERROR:
-            return choice
-    return Fineness.TWICE
+    errors = np.linalg.norm(seen @ (int8 * scale) - exact, axis=1)[counted] / sizes[counted]
+    return float(np.sqrt(np.mean(errors**2))) if len(errors) else 0.0
 
 
-def _quantized(x: np.ndarray, choice: Fineness) -> np.ndarray:
+def _quantized(x: np.ndarray, fineness: Fineness) -> np.ndarray:
     """X after DynamicQuantizeLinear and back."""
-    rows = np.maximum(np.abs(x).max(axis=1, keepdims=True), 1e-20) if choice is Fineness.ROWS else np.float32(1)
+    rows = np.maximum(np.ptp(x, axis=1, keepdims=True), 1e-20) if fineness is Fineness.ROWS else np.float32(1)
     y = x / rows
     low, high = min(float(y.min()), 0.0), max(float(y.max()), 0.0)
     scale = max((high - low) / 255, 1e-30)

@@ -5,8 +5,9 @@ multiplication by the scales, one per output column. onnxruntime runs these as o
 the float product on a CPU with 8-bit dot products. The forward pass needs W^T of a layer and the backward pass W, so
 two int8 copies are stored, half of one float copy.
 
-One scale serves a whole input. Where its rows differ much in size, as those of a gradient do by orders of magnitude,
-each row is divided by its largest absolute value first and multiplied back after; where that is not enough, what the
+One scale serves a whole input. Where a few channels are far larger than the rest, each is divided by a factor first,
+which the rows of W take over (arXiv 2211.10438). Where rows differ much in size, as those of a gradient do by orders of
+magnitude, each is divided by the range of its values and multiplied back after; where that is not enough, what the
 quantization leaves over is quantized too, for a second product. ``export.calibrate`` says where.
 
 Embedding tables, often half of a small model, are stored the same way, one scale per row.
@@ -35,15 +36,28 @@ class Fineness(IntEnum):
     TWICE = 2
 
 
+@dataclass(frozen=True)
+class Scheme:
+    """How a product's input is quantized.
+
+    Attributes:
+        fineness: how many scales it has.
+        channels: [d_in], what each channel is divided by first and each row of W multiplied by; None for none.
+    """
+
+    fineness: Fineness = Fineness.TENSOR
+    channels: np.ndarray | None = None
+
+
 def quantize_frozen_products(
-    graph: ir.Graph, gradients: Container[ir.Node] = (), forward: Mapping[str, Fineness] | None = None
+    graph: ir.Graph, gradients: Container[ir.Node] = (), forward: Mapping[str, Scheme] | None = None
 ) -> int:
     """Rewrites every MatMul by a frozen weight, in place.
 
     Args:
         graph: float, forward and perhaps backward.
         gradients: the nodes of the backward pass, whose inputs get a scale per row.
-        forward: the fineness of the others by the name of their weight; one scale for all where it says nothing.
+        forward: the scheme of the others by the name of their weight; one scale for all where it says nothing.
 
     Returns:
         How many products were rewritten.
@@ -54,9 +68,12 @@ def quantize_frozen_products(
         x, weight = node.inputs[0], frozen_weight(node.inputs[1])
         assert x is not None
         assert weight is not None
-        fineness = (forward or {}).get(weight_name(node.inputs[1]), Fineness.TENSOR)
-        frozen = _Frozen.of(b, weight)
-        _replace(graph, node, frozen.product(x, rows, Fineness.ROWS if node in gradients else fineness))
+        scheme = (forward or {}).get(weight_name(node.inputs[1]), Scheme())
+        if node in gradients:
+            scheme = Scheme(Fineness.ROWS)
+        elif scheme.channels is not None:
+            x, weight = b.op("Mul", x, 1 / scheme.channels), weight * scheme.channels[:, None]
+        _replace(graph, node, _Frozen.of(b, weight).product(x, rows, scheme.fineness))
     graph.sort()
     return len(products)
 
@@ -121,7 +138,7 @@ class _Frozen:
 
     @classmethod
     def of(cls, b: Builder, weight: np.ndarray) -> "_Frozen":
-        int8, scale = _per_column(weight, np.abs(_pairs(weight)).max(axis=0) / LARGEST_PAIR)
+        int8, scale = quantized_weight(weight)
         return cls(b, b.constant(np.ascontiguousarray(int8)), b.constant(scale))
 
     def product(self, x: ir.Value, rows: RowSizes, fineness: Fineness) -> ir.Value:
@@ -144,6 +161,11 @@ class _Frozen:
         x, x_scale, x_zero = quantized
         sums = self.b.op("MatMulInteger", x, self.columns, x_zero)
         return self.b.op("Mul", self.b.op("Cast", sums, to=ir.DataType.FLOAT), self.b.op("Mul", x_scale, self.scales))
+
+
+def quantized_weight(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """W [d_in, d_out] as it is stored: int8 and a scale per column [d_out], float32; W is about their product."""
+    return _per_column(weight, np.abs(_pairs(weight)).max(axis=0) / LARGEST_PAIR)
 
 
 def _per_column(weight: np.ndarray, least: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,25 @@
 """Gradients whose rows are brought to one size before int8, and what becomes of the sizes after."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import onnx_ir as ir
 
 from export.onnx_builder import Builder
 
 LEAST = np.array(1e-20, np.float32)  # the size of a row of zeros
+GELU_DEPTH = 0.17  # gelu(x) is never below -0.17
+EVEN = "even"
+"""In a value's ``meta``: a factor of about the same size everywhere, as the slope of an activation function."""
+
+
+@dataclass(frozen=True)
+class _Apart:
+    """A gradient as ``value`` times ``sizes`` [..., 1]; even if the rows of ``value`` are still of about one size."""
+
+    value: ir.Value
+    sizes: ir.Value
+    even: bool = True
 
 
 class RowSizes:
@@ -17,7 +31,7 @@ class RowSizes:
 
     def __init__(self, b: Builder) -> None:
         self._b = b
-        self._factors: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
+        self._factors: dict[ir.Value, _Apart] = {}
         self._divided: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
 
     def divided(self, x: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -29,19 +43,19 @@ class RowSizes:
     def multiplied(self, value: ir.Value, sizes: ir.Value) -> ir.Value:
         """The value with its rows' sizes multiplied back."""
         out = self._b.op("Mul", value, sizes)
-        self._factors[out] = value, sizes
+        self._factors[out] = _Apart(value, sizes)
         return out
 
     def _divide(self, x: ir.Value) -> tuple[ir.Value, ir.Value]:
-        value, sizes = self._apart(x) or (x, None)
-        producer = x.producer()
-        if sizes is not None and producer is not None and producer.op_type == "MatMul":
-            return value, sizes  # one matrix for all rows leaves them alike
-        own = self._largest(value)
-        return self._b.op("Div", value, own), own if sizes is None else self._b.op("Mul", own, sizes)
+        apart = self._apart(x)
+        if apart is not None and apart.even and apart.value is not x:
+            return apart.value, apart.sizes
+        value = x if apart is None else apart.value
+        own = self._range(value)
+        return self._b.op("Div", value, own), own if apart is None else self._b.op("Mul", own, apart.sizes)
 
-    def _apart(self, x: ir.Value) -> tuple[ir.Value, ir.Value] | None:
-        """X before its rows' sizes were multiplied in, and the sizes, if it comes from such a value by one factor."""
+    def _apart(self, x: ir.Value) -> _Apart | None:
+        """X before its rows' sizes were multiplied in, if it comes from such a value by factors."""
         if x in self._factors:
             return self._factors[x]
         node = x.producer()
@@ -50,13 +64,25 @@ class RowSizes:
         left, right = node.inputs
         for y, factor in ((left, right), (right, left))[: 2 if node.op_type == "Mul" else 1]:
             found = self._apart(y) if y is not None else None
-            if found is not None:
-                return self._b.op(node.op_type, found[0], factor), found[1]
+            if found is not None and factor is not None:
+                return self._past(node, found, factor)
         return None
 
-    def _largest(self, x: ir.Value) -> ir.Value:
-        """The largest absolute value of every row, [..., 1], never zero; without writing |x|."""
-        last = self._b.ints([-1])
-        highest = self._b.op("ReduceMax", x, last, keepdims=1)
-        lowest = self._b.op("Neg", self._b.op("ReduceMin", x, last, keepdims=1))
-        return self._b.op("Max", highest, lowest, LEAST)
+    def _past(self, node: ir.Node, found: _Apart, factor: ir.Value) -> _Apart:
+        """What a product with one more factor makes of it; one number goes with the sizes, which are fewer."""
+        if node.op_type == "Mul" and _is_number(factor):
+            return replace(found, sizes=self._b.op("Mul", found.sizes, factor))
+        even = found.even and (node.op_type == "MatMul" or EVEN in factor.meta)  # one matrix leaves all rows alike
+        return _Apart(self._b.op(node.op_type, found.value, factor), found.sizes, even)
+
+    def _range(self, x: ir.Value) -> ir.Value:
+        """Highest less lowest value of every row, [..., 1], never zero; without writing |x|."""
+        last, producer = self._b.ints([-1]), x.producer()
+        if producer is not None and producer.op_type == "Gelu":  # whose lowest value needs no search
+            return self._b.op("Add", self._b.op("Relu", self._b.op("ReduceMax", x, last, keepdims=1)), GELU_DEPTH)
+        highest, lowest = (self._b.op(kind, x, last, keepdims=1) for kind in ("ReduceMax", "ReduceMin"))
+        return self._b.op("Add", self._b.op("Sub", highest, lowest), LEAST)
+
+
+def _is_number(value: ir.Value) -> bool:
+    return value.is_initializer() and value.const_value is not None and value.const_value.size == 1

@@ -8,11 +8,12 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from export.autodiff import RULES, differentiate
-from export.autodiff.backward import dims
+from export.autodiff.approximate import APPROXIMATE
+from export.autodiff.backward import Rule, dims
 from export.language_loss import eval_next_token_loss, train_next_token_loss
 from export.losses import eval_loss, train_loss
 from export.onnx_builder import Builder
-from export.quantize import Fineness, quantize_embeddings, quantize_frozen_products
+from export.quantize import Scheme, quantize_embeddings, quantize_frozen_products
 from export.recompute import Budget, DifferentiatedGraph, observed, recompute
 from ravan.bundle import Precision
 from ravan.runtime.names import CORRECT, GRADIENTS, LABELS, LOSS, TRAINABLES, WEIGHT
@@ -27,17 +28,22 @@ class Numbers:
 
     Attributes:
         precision: float32, or int8 for weights and embedding tables.
-        fineness: of the forward products' inputs in int8, see ``export.calibrate``.
+        schemes: for the forward products' inputs in int8, see ``export.calibrate``.
     """
 
     precision: Precision = Precision.FP32
-    fineness: Mapping[str, Fineness] = field(default_factory=dict)
+    schemes: Mapping[str, Scheme] = field(default_factory=dict)
+
+    @property
+    def rules(self) -> Mapping[str, Rule]:
+        """The gradient rules for a graph in these numbers."""
+        return RULES if self.precision is Precision.FP32 else {**RULES, **APPROXIMATE}
 
     def apply(self, graph: ir.Graph, gradients: Container[ir.Node] = ()) -> None:
         """Quantizes a graph if that is wanted; ``gradients`` are the nodes of its backward pass."""
         if self.precision is Precision.INT8:
             quantize_embeddings(graph)
-            quantize_frozen_products(graph, gradients, self.fineness)
+            quantize_frozen_products(graph, gradients, self.schemes)
 
 
 FLOAT = Numbers()
@@ -66,7 +72,8 @@ def train_graph(
     )
     graph.outputs.clear()
     arriving: dict[ir.Value, ir.Value] = {}
-    gradients = differentiate(graph, {loss.at: loss.gradient}, trainables, observed(RULES, arriving))
+    rules = numbers.rules if budget is None else RULES  # the faster ones keep more, which a budget has no room for
+    gradients = differentiate(graph, {loss.at: loss.gradient}, trainables, observed(rules, arriving))
     backward_nodes = set(graph) - forward_nodes
     if budget is not None:
         batch = [x for x in graph.inputs if x.name != TRAINABLES]

@@ -1,13 +1,15 @@
-"""The fineness of a quantized input follows from what it is like, and keeps its product."""
+"""How an input is quantized follows from what it is like, and keeps its product."""
+
+from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
-from export.calibrate import LARGEST_ERROR, calibrate, fineness
+from export.calibrate import LARGEST_ERROR, calibrate, choose
 from export.forward import IR_VERSION, OPSET
 from export.onnx_builder import Builder
-from export.quantize import Fineness, quantize_frozen_products
+from export.quantize import Fineness, Scheme, quantize_frozen_products
 from tests.export.test_quantize import session
 
 ROWS, WIDTH, OUT = 40, 256, 192
@@ -31,15 +33,26 @@ def large_channel() -> np.ndarray:
     return x
 
 
+def large_channels_and_rows() -> np.ndarray:
+    x = large_channel()
+    x[:2] *= 100
+    return x
+
+
 @pytest.fixture
 def weight() -> np.ndarray:
-    """The channel that may be large has no weight, so that the others matter."""
+    """The channel that may be large has little weight, so that the others matter."""
     drawn = np.random.default_rng(0).standard_normal((WIDTH, OUT)).astype(np.float32)
-    drawn[7] = 0
+    drawn[7] *= 0.01
     return drawn
 
 
-CASES = [(even, Fineness.TENSOR), (large_rows, Fineness.ROWS), (large_channel, Fineness.TWICE)]
+CASES = [
+    (even, Fineness.TENSOR, False),
+    (large_channel, Fineness.TENSOR, True),
+    (large_rows, Fineness.ROWS, False),
+    (large_channels_and_rows, Fineness.ROWS, True),
+]
 
 
 def graph(weight: np.ndarray) -> ir.Model:
@@ -52,28 +65,51 @@ def graph(weight: np.ndarray) -> ir.Model:
     return ir.Model(made, ir_version=IR_VERSION)
 
 
-@pytest.mark.parametrize(("draw", "expected"), CASES)
-def test_the_least_fineness_that_is_enough_is_chosen_and_is_enough(
-    weight: np.ndarray, draw: object, expected: Fineness
-) -> None:
-    assert callable(draw)
-    x = draw()
-    assert fineness(x, weight) is expected
+def product_error(x: np.ndarray, weight: np.ndarray, scheme: Scheme) -> float:
+    """Of the product as onnxruntime computes it, relative, root mean square over the rows."""
     model = graph(weight)
-    chosen = calibrate(model, {"x": x})
-    assert set(chosen.values()) == {expected}
-    quantize_frozen_products(model.graph, forward=chosen)
+    quantize_frozen_products(model.graph, forward=dict.fromkeys(calibrate(model, {"x": x}), scheme))
     (y,) = session(model).run(None, {"x": x})
-    error = np.linalg.norm(y - x @ weight, axis=1) / np.linalg.norm(x @ weight, axis=1)
-    assert np.sqrt((error**2).mean()) < 1.5 * LARGEST_ERROR  # the weights' own error comes on top
+    errors = np.linalg.norm(y - x @ weight, axis=1) / np.linalg.norm(x @ weight, axis=1)
+    return float(np.sqrt((errors**2).mean()))
 
 
-@pytest.mark.parametrize(("draw", "needed"), CASES[1:])
-def test_less_would_not_be_enough(weight: np.ndarray, draw: object, needed: Fineness) -> None:
-    assert callable(draw)
-    x, model = draw(), graph(weight)
-    less = {name: Fineness(needed - 1) for name in calibrate(model, {"x": x})}
-    quantize_frozen_products(model.graph, forward=less)
-    (y,) = session(model).run(None, {"x": x})
-    error = np.linalg.norm(y - x @ weight, axis=1) / np.linalg.norm(x @ weight, axis=1)
-    assert np.sqrt((error**2).mean()) > 1.5 * LARGEST_ERROR
+@pytest.mark.parametrize(("draw", "fineness", "by_channel"), CASES)
+def test_the_cheapest_scheme_that_is_enough_is_chosen(
+    weight: np.ndarray, draw: Callable[[], np.ndarray], fineness: Fineness, *, by_channel: bool
+) -> None:
+    x = draw()
+    (chosen,) = calibrate(graph(weight), {"x": x}).values()
+    assert chosen.fineness is fineness
+    assert (chosen.channels is not None) == by_channel
+    assert product_error(x, weight, chosen) < 1.5 * LARGEST_ERROR  # the weights' own error comes on top
+
+
+@pytest.mark.parametrize("draw", [large_channel, large_rows, large_channels_and_rows])
+def test_one_scale_would_not_be_enough(weight: np.ndarray, draw: Callable[[], np.ndarray]) -> None:
+    assert product_error(draw(), weight, Scheme()) > 1.5 * LARGEST_ERROR
+
+
+def test_what_neither_channels_nor_rows_even_out_is_quantized_twice() -> None:
+    generator = np.random.default_rng(0)
+    weight = np.repeat(generator.standard_normal((WIDTH // 2, OUT)).astype(np.float32), 2, axis=0)
+    x = generator.standard_normal((ROWS, WIDTH)).astype(np.float32)
+    for row, pair in enumerate(generator.integers(0, WIDTH // 2, ROWS)):  # large values elsewhere in every row
+        x[row, 2 * pair : 2 * pair + 2] = 100, -100  # whose products cancel
+    chosen = choose(x, [weight])
+    assert chosen.fineness is Fineness.TWICE
+    assert product_error(x, weight, chosen) < 1.5 * LARGEST_ERROR
+
+
+def test_products_of_one_input_share_its_scheme() -> None:
+    """So that it is quantized once: the factors of its channels serve both."""
+    generator = np.random.default_rng(0)
+    weights = [generator.standard_normal((WIDTH, n)).astype(np.float32) for n in (OUT, 2 * OUT)]
+    for drawn in weights:
+        drawn[7] *= 0.01
+    model = graph(weights[0])
+    b = Builder(model.graph, "second")
+    model.graph.outputs.append(b.op("MatMul", model.graph.inputs[0], b.constant(weights[1])))
+    first, second = calibrate(model, {"x": large_channel()}).values()
+    assert first is second
+    assert first.channels is not None

@@ -13,6 +13,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from export.forward import IR_VERSION, OPSET
 from export.onnx_builder import Builder
 from export.quantize import quantize_embeddings, quantize_frozen_products
+from export.row_sizes import EVEN
 
 WIDTH, OUT = 256, 192
 
@@ -100,27 +101,50 @@ def test_a_row_of_zeros_stays_zero(weight: np.ndarray) -> None:
     np.testing.assert_array_equal(y, 0)
 
 
-@pytest.mark.parametrize("between", ["Mul", "MatMul"])
-def test_sizes_of_rows_pass_by_what_is_linear_in_them(between: str) -> None:
+@pytest.mark.parametrize(("between", "even", "divisions"), [("Mul", False, 2), ("Mul", True, 1), ("MatMul", False, 1)])
+def test_sizes_of_rows_pass_by_what_is_linear_in_them(between: str, divisions: int, *, even: bool) -> None:
     """Two gradient products with a factor or a matrix that is not frozen between them, rows six decades apart."""
     generator = np.random.default_rng(0)
     first, second, dense = (generator.standard_normal((WIDTH, WIDTH)).astype(np.float32) for _ in range(3))
     x, factor = (ir.val(n, ir.DataType.FLOAT, [axis, WIDTH]) for n, axis in (("x", "rows"), ("factor", "any")))
     graph = ir.Graph([x, factor], [], nodes=[], opset_imports={"": OPSET})
     b = Builder(graph, "float")
+    if even:
+        factor.meta[EVEN] = True
     y = b.op("MatMul", b.op(between, b.op("MatMul", x, b.constant(first)), factor), b.constant(second))
     y.name, y.shape, y.dtype = "y", ir.Shape(["rows", WIDTH]), ir.DataType.FLOAT
     graph.outputs.append(y)
     assert quantize_frozen_products(graph, gradients=list(graph)) == 2
     model = ir.Model(graph, ir_version=IR_VERSION)
     RemoveUnusedNodesPass()(model)
-    assert Counter(node.op_type for node in graph)["Div"] == (2 if between == "Mul" else 1)
+    assert Counter(node.op_type for node in graph)["Div"] == divisions
 
     rows = generator.standard_normal((20, WIDTH)).astype(np.float32) * np.logspace(-6, 0, 20, dtype=np.float32)[:, None]
     values = {"x": rows, "factor": dense if between == "MatMul" else dense[:20]}
     middle = rows @ first * dense[:20] if between == "Mul" else rows @ first @ dense
     expected = middle @ second
     (seen,) = session(model).run(None, values)
+    assert (np.linalg.norm(seen - expected, axis=1) / np.linalg.norm(expected, axis=1)).max() < 0.03
+
+
+def test_one_number_goes_with_the_sizes_of_the_rows() -> None:
+    """Which are fewer than the values: y = 3 (x W) W, rows six decades apart."""
+    first, second = (np.random.default_rng(i).standard_normal((WIDTH, WIDTH)).astype(np.float32) for i in range(2))
+    x = ir.val("x", ir.DataType.FLOAT, ["rows", WIDTH])
+    graph = ir.Graph([x], [], nodes=[], opset_imports={"": OPSET})
+    b = Builder(graph, "float")
+    y = b.op("MatMul", b.op("Mul", b.op("MatMul", x, b.constant(first)), 3.0), b.constant(second))
+    y.name, y.shape, y.dtype = "y", ir.Shape(["rows", WIDTH]), ir.DataType.FLOAT
+    graph.outputs.append(y)
+    quantize_frozen_products(graph, gradients=list(graph))
+    model = ir.Model(graph, ir_version=IR_VERSION)
+    RemoveUnusedNodesPass()(model)
+    assert Counter(node.op_type for node in graph)["Div"] == 1
+
+    rows = np.random.default_rng(2).standard_normal((20, WIDTH)).astype(np.float32)
+    rows *= np.logspace(-6, 0, 20, dtype=np.float32)[:, None]
+    expected = 3 * rows @ first @ second
+    (seen,) = session(model).run(None, {"x": rows})
     assert (np.linalg.norm(seen - expected, axis=1) / np.linalg.norm(expected, axis=1)).max() < 0.03
 
 

@@ -142,7 +142,7 @@ def test_int8_clones_round_as_their_originals_do(exported: Exported, monkeypatch
     monkeypatch.setattr("export.quantize.SMALLEST", WIDTH * WIDTH)  # the tiny models' layers
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    loss, gradients = run(exported.graph(None, Precision.INT8), exported, options)
+    loss, gradients = run(exported.graph(UNLIMITED, Precision.INT8), exported, options)
     again, rebuilt = run(exported.graph(exported.least(), Precision.INT8), exported, options)
     assert again == loss
     np.testing.assert_array_equal(rebuilt, gradients)
