@@ -40,7 +40,7 @@ from ravan.torch import inject, make_spec, named_trainables, read_trainables
 from ravan.update import Update, encode
 
 Progress = Callable[[str], None]
-ACTIVATION_MEMORY = 384_000_000
+ACTIVATION_MEMORY = 192_000_000
 
 
 @dataclass(frozen=True, kw_only=True)

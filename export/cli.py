@@ -51,7 +51,7 @@ class ExportSettings(Settings):
     )
     precision: Precision = Field(Precision.FP32, description="Of the frozen products: fp32, or the faster int8.")
     activation_memory: PositiveInt = Field(
-        384, description="MB for activations: fewer tokens at a time, and in need layers computed twice, to fit in."
+        192, description="MB for activations: fewer tokens at a time, and in need layers computed twice, to fit in."
     )
     tolerance: float = Field(1e-4, gt=0, description="Largest accepted relative difference to torch's gradients.")
 

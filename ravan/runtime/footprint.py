@@ -34,7 +34,7 @@ class Preset:
 
 
 PRESETS = {
-    "small": Preset(RuntimeOptions(threads=1, mapped=True), most_tokens=128),
+    "small": Preset(RuntimeOptions(threads=1, mapped=True), most_tokens=512),
     "default": Preset(RuntimeOptions(), most_tokens=MICRO_BATCH),
     "fast": Preset(RuntimeOptions(spinning=True), most_tokens=MICRO_BATCH),
 }
