@@ -65,10 +65,12 @@ def machine_lines(results: Results) -> Iterator[str]:
     instructions = f" ({', '.join(machine.instructions)})" if machine.instructions else ""
     yield f"- {machine.cpu}{instructions}, {machine.cores} cores, {machine.memory_gib} GiB, {machine.system}"
     yield f"- Python {machine.python}, " + ", ".join(f"{name} {v}" for name, v in machine.versions.items())
-    others = max((row.others for row in results.rows), default=0.0)
-    noise = "" if machine.idle and others < QUIET else ": not idle, these figures are worth little"
     load = " ".join(f"{value:.2f}" for value in machine.load)
-    yield f"- load average before: {load}; other processes took up to {others:.0%} of the cores in a turn{noise}"
+    calm = max((row.others for row in results.rows if row.others < QUIET), default=0.0)
+    yield f"- load average before: {load}; other processes took up to {calm:.0%} of the cores in a turn"
+    for row in results.rows:
+        if row.others >= QUIET:
+            yield f"- but {row.others:.0%} in one of {row.contender} in `{row.work}`, which is worth little"
     yield f"- medians of {results.rounds} rounds; in a turn {results.steps} steps are measured after one to warm up"
 
 
