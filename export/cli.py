@@ -135,13 +135,29 @@ def merge(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder, with its source.")],
     adapter: Annotated[Path, typer.Argument(help="A trained adapter (safetensors).")],
     out: Annotated[Path, typer.Option(help="Folder to write the model to; must not exist.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Write model-int8.onnx too, with int8 weights.")] = False,
 ) -> None:
     """Merge a trained adapter into the model: a transformers folder and model.onnx."""
     with console.status("starting") as status:
         from export.merge import merge_bundle
 
-        merged = merge_bundle(open_bundle(bundle), adapter, out, lambda text: _step(status.update, text))
+        merged = merge_bundle(open_bundle(bundle), adapter, out, lambda text: _step(status.update, text), int8=int8)
     console.print(f"{merged.folder}: logits within {max(merged.transformers, merged.onnx):.1e} of the adapter model")
+    if merged.int8:
+        console.print(f"int8: cosine {merged.int8.cosine:.4f} to those, {merged.int8.same:.1%} of predictions the same")
+
+
+@app.command()
+def lora(
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    adapter: Annotated[Path, typer.Argument(help="A trained adapter (safetensors).")],
+    out: Annotated[Path, typer.Option(help="Folder to write the LoRA adapter to; must not exist.")],
+) -> None:
+    """Write a trained adapter as a LoRA adapter that PEFT loads: the same function, rank heads * rank."""
+    from export.lora import write_lora
+
+    written = write_lora(open_bundle(bundle), adapter, out)
+    console.print(f"{written.folder}: rank {written.rank}, {written.layers} layers")
 
 
 def read_labels(value: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from export.causal_lm import causal_lm
 from export.forward import export_plain
 from export.image_classifier import image_classifier
+from export.inference import Agreement, write_int8
 from export.recipe import Recipe
 from export.text_classifier import text_classifier
 from export.transformers_io import quiet_transformers
@@ -23,6 +24,7 @@ from ravan.runtime.session import open_session
 from ravan.torch import inject, merge, write_trainables
 
 INFERENCE = "model.onnx"
+INT8_INFERENCE = "model-int8.onnx"
 TOLERANCE = 1e-4
 
 
@@ -34,15 +36,21 @@ class Merged:
         folder: loads with transformers; holds ``model.onnx`` for onnxruntime too.
         transformers: largest difference of the folder's logits, loaded afresh.
         onnx: largest difference of model.onnx's logits.
+        int8: how model-int8.onnx agrees with model.onnx; None if it was not wanted.
     """
 
     folder: Path
     transformers: float
     onnx: float
+    int8: Agreement | None = None
 
 
-def merge_bundle(bundle: Bundle, adapter: Path, out: Path, progress: Callable[[str], None] = lambda _: None) -> Merged:
+def merge_bundle(
+    bundle: Bundle, adapter: Path, out: Path, progress: Callable[[str], None] = lambda _: None, *, int8: bool = False
+) -> Merged:
     """Merges ``adapter`` into the bundle's model and writes it to ``out``, a folder that does not exist yet.
+
+    With ``int8`` an inference graph with int8 weights is written too.
 
     Raises:
         BundleError: the adapter belongs to another bundle, or the bundle's source was changed.
@@ -68,13 +76,17 @@ def merge_bundle(bundle: Bundle, adapter: Path, out: Path, progress: Callable[[s
         arrays = {name: value.numpy() for name, value in batch.items()}
         by_transformers = _logits(merged, batch)
         (by_onnx,) = open_session(folder / INFERENCE).run([LOGITS], arrays)
-        differences = [float(np.abs(seen - expected).max()) for seen in (by_transformers, by_onnx)]
-        if not max(differences) <= TOLERANCE:
+        off_transformers, off_onnx = (float(np.abs(seen - expected).max()) for seen in (by_transformers, by_onnx))
+        if not max(off_transformers, off_onnx) <= TOLERANCE:
             raise ExportError(
-                f"The merged model's logits are off by {max(differences):.1e} (tolerance {TOLERANCE:.0e}): "
-                "check that the adapter's values are of a sensible size."
+                f"The merged model's logits are off by {max(off_transformers, off_onnx):.1e} (tolerance "
+                f"{TOLERANCE:.0e}): check that the adapter's values are of a sensible size."
             )
-    return Merged(out, *differences)
+        agreement = None
+        if int8:
+            progress(f"quantizing into {INT8_INFERENCE}")
+            agreement = write_int8(folder / INFERENCE, arrays, folder / INT8_INFERENCE)
+    return Merged(out, off_transformers, off_onnx, agreement)
 
 
 def reload(bundle: Bundle, folder: Path) -> Recipe:

@@ -1,0 +1,50 @@
+"""A merged model's inference graph with int8 weights, in plain ONNX operators, beside the float one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from export.calibrate import calibrate
+from export.quantize import quantize_embeddings, quantize_frozen_products
+from ravan.runtime.names import LOGITS
+from ravan.runtime.session import open_session
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """An int8 graph beside the float one on one batch.
+
+    Attributes:
+        cosine: between all logits.
+        same: share of the rows (tokens of a language model) with the same largest logit.
+    """
+
+    cosine: float
+    same: float
+
+
+def write_int8(plain: Path, feed: Mapping[str, np.ndarray], out: Path) -> Agreement:
+    """Quantizes the inference graph at ``plain`` into ``out``, its weights beside it in ``out``.data.
+
+    Args:
+        plain: a float graph from a batch to logits.
+        feed: a batch, which how finely each product's input is quantized is measured on.
+        out: where to.
+    """
+    model = ir.external_data.load_to_model(ir.load(plain))
+    passes.ShapeInferencePass()(model)
+    schemes = calibrate(model, feed)
+    quantize_embeddings(model.graph)
+    quantize_frozen_products(model.graph, forward=schemes)
+    model.graph.outputs[0].name = LOGITS  # the last product may have been replaced
+    for finish in (passes.CommonSubexpressionEliminationPass(), passes.RemoveUnusedNodesPass()):
+        finish(model)
+    model.graph.sort()
+    ir.save(model, out, external_data=f"{out.name}.data")
+    (exact,), (seen,) = (open_session(path).run([LOGITS], feed) for path in (plain, out))
+    cosine = float(exact.ravel() @ seen.ravel() / (np.linalg.norm(exact) * np.linalg.norm(seen)))
+    return Agreement(cosine, float((exact.argmax(-1) == seen.argmax(-1)).mean()))

@@ -1,0 +1,107 @@
+"""A trained adapter outside Ravan: PEFT gives the same logits, and an int8 inference graph nearly."""
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from peft import PeftModel
+
+from export.lora import CONFIG, write_lora
+from export.merge import INT8_INFERENCE, merge_bundle, reload
+from ravan.bundle import SOURCE, Bundle
+from ravan.errors import BundleError, EnvironmentProblem
+from ravan.runtime.adapter import write_adapter
+from ravan.torch import inject, write_trainables
+from ravan.update import Update
+from tests.ravan.updates import full_update
+
+
+def trained(bundle: Bundle, path: Path) -> Update:
+    """A random adapter, written to ``path``."""
+    drawn = full_update(bundle.manifest.adapter, np.random.default_rng(0))
+    adapter = Update(drawn.heads, np.float32(0.3) * drawn.sH, np.float32(0.1) * drawn.saved)
+    write_adapter(path, bundle.manifest, adapter, {})
+    return adapter
+
+
+BUNDLES: list[tuple[str, Callable[[Any], Bundle]]] = [
+    ("bundle", lambda found: found),
+    ("lm_bundle", lambda found: found),
+    ("image_bundles", lambda found: found[3]),
+]
+
+
+@pytest.mark.parametrize(("fixture", "pick"), BUNDLES, ids=[name for name, _ in BUNDLES])
+def test_peft_gives_the_adapter_models_logits(
+    fixture: str, pick: Callable[[Any], Bundle], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    bundle: Bundle = pick(request.getfixturevalue(fixture))
+    adapter, spec = trained(bundle, tmp_path / "adapter.safetensors"), bundle.manifest.adapter
+    written = write_lora(bundle, tmp_path / "adapter.safetensors", tmp_path / "lora")
+    assert written.rank == spec.heads * spec.rank
+    recipe = reload(bundle, bundle.path(SOURCE))
+    batch = recipe.example(3, 9).batch
+    with torch.no_grad():
+        before = recipe.model(**batch).logits
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # PEFT warns of weights it finds no place for
+            warnings.simplefilter("ignore", FutureWarning)
+            plain: Any = PeftModel.from_pretrained(recipe.model, str(written.folder)).eval()
+        seen = plain(**batch).logits
+        ours = reload(bundle, bundle.path(SOURCE)).model
+        inject(ours, spec)
+        write_trainables(ours, spec, adapter.trainables(spec))
+        expected = ours(**batch).logits
+    assert (expected - before).abs().max() > 0.01  # the adapter does something
+    torch.testing.assert_close(seen, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_files_name_the_model_and_what_is_trained_whole(bundle: Bundle, tmp_path: Path) -> None:
+    trained(bundle, tmp_path / "adapter.safetensors")
+    write_lora(bundle, tmp_path / "adapter.safetensors", tmp_path / "lora")
+    config = json.loads((tmp_path / "lora" / CONFIG).read_text())
+    assert config["base_model_name_or_path"] == bundle.manifest.model
+    assert config["lora_alpha"] == config["r"]
+    assert set(config["modules_to_save"]) == {"bert.pooler.dense", "classifier"}
+
+
+def test_an_adapter_of_another_bundle_becomes_no_lora(bundle: Bundle, lm_bundle: Bundle, tmp_path: Path) -> None:
+    trained(lm_bundle, tmp_path / "adapter.safetensors")
+    with pytest.raises(BundleError, match="another bundle"):
+        write_lora(bundle, tmp_path / "adapter.safetensors", tmp_path / "lora")
+    assert not (tmp_path / "lora").exists()
+
+
+def test_a_folder_that_exists_is_left_alone(bundle: Bundle, tmp_path: Path) -> None:
+    trained(bundle, tmp_path / "adapter.safetensors")
+    with pytest.raises(EnvironmentProblem):
+        write_lora(bundle, tmp_path / "adapter.safetensors", tmp_path)
+
+
+@pytest.mark.parametrize(("fixture", "pick"), BUNDLES, ids=[name for name, _ in BUNDLES])
+def test_an_int8_inference_graph_agrees_and_holds_int8_weights(
+    fixture: str,
+    pick: Callable[[Any], Bundle],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("export.quantize.SMALLEST", 32 * 32)  # the tiny models' layers
+    bundle: Bundle = pick(request.getfixturevalue(fixture))
+    trained(bundle, tmp_path / "adapter.safetensors")
+    merged = merge_bundle(bundle, tmp_path / "adapter.safetensors", tmp_path / "merged", int8=True)
+    assert merged.int8 is not None
+    assert merged.int8.cosine > 0.99
+    kinds = [
+        node.op_type for node in onnx.load(tmp_path / "merged" / INT8_INFERENCE, load_external_data=False).graph.node
+    ]
+    assert "MatMulInteger" in kinds
+    data = [tmp_path / "merged" / f"{name}.data" for name in ("model.onnx", INT8_INFERENCE)]
+    plain, int8 = (path.stat().st_size for path in data)
+    assert int8 < 0.5 * plain
