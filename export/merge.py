@@ -13,6 +13,7 @@ from export.forward import export_plain
 from export.image_classifier import image_classifier
 from export.recipe import Recipe
 from export.text_classifier import text_classifier
+from export.token_classifier import token_classifier
 from export.transformers_io import quiet_transformers
 from ravan.bundle import SOURCE, Bundle, Task, check_file
 from ravan.errors import ExportError
@@ -83,6 +84,8 @@ def reload(bundle: Bundle, folder: Path) -> Recipe:
     match manifest.task:
         case Task.TEXT_CLASSIFICATION:
             return text_classifier(folder, max_length=manifest.max_length)
+        case Task.TOKEN_CLASSIFICATION:
+            return token_classifier(folder, max_length=manifest.max_length)
         case Task.CAUSAL_LM:
             return causal_lm(folder, manifest.max_length)
         case Task.IMAGE_CLASSIFICATION:
