@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP_VERSION := 26.3
 PACKAGES := edge export protos ravan server
 
-.PHONY: setup demo test check bench-step bench-accuracy bench-language bench-images format protos clean
+.PHONY: setup demo test check bench-step bench-accuracy bench-language bench-images families format protos clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready $(EDGE_VENV)/.ready
@@ -63,6 +63,12 @@ bench-language: setup
 bench-images: setup
 	$(BIN)/python -m benchmarks.fashion_mnist $(ARGS)
 
+# Every model family from export to merged model, and README's table of them.
+families: setup
+	rm -rf .families
+	$(BIN)/python -m pytest tests/families --families-report .families
+	$(BIN)/python scripts/families_table.py .families
+
 format: setup
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
@@ -71,4 +77,4 @@ protos: setup
 	scripts/protos
 
 clean:
-	rm -rf $(VENV) $(EDGE_VENV) demo/out demo/report.json
+	rm -rf $(VENV) $(EDGE_VENV) .families demo/out demo/report.json

@@ -19,18 +19,38 @@ class Architecture:
     saved: tuple[str, ...] = ()
 
 
+# The parts of layers that are query, key and value in one are named by export.plain_layers.
 _BERT = Architecture(("attention.self.query", "attention.self.value"), ("bert.pooler", "classifier"))
-_ROBERTA = Architecture(_BERT.targets, ("classifier",))
+_ENCODER = Architecture(_BERT.targets, ("classifier",))
+_DISTILBERT = Architecture(("attention.q_lin", "attention.v_lin"), ("pre_classifier", "classifier"))
+_MODERNBERT = Architecture(("Wqkv.query", "Wqkv.value"), ("head", "classifier"))  # embedding models lack the head
 _LLAMA = Architecture(("q_proj", "v_proj"))
+_GPT2 = Architecture(("c_attn.query", "c_attn.value"))
 
 TEXT_CLASSIFIERS = {
     "bert": _BERT,
-    "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
-    "electra": _ROBERTA,
-    "distilbert": Architecture(("attention.q_lin", "attention.v_lin"), ("pre_classifier", "classifier")),
+    "roberta": _ENCODER,
+    "xlm-roberta": _ENCODER,
+    "electra": _ENCODER,
+    "distilbert": _DISTILBERT,
+    "modernbert": _MODERNBERT,
 }
-CAUSAL_LMS = {"llama": _LLAMA}
+TOKEN_CLASSIFIERS = {
+    "bert": _ENCODER,
+    "roberta": _ENCODER,
+    "xlm-roberta": _ENCODER,
+    "electra": _ENCODER,
+    "distilbert": Architecture(_DISTILBERT.targets, ("classifier",)),
+    "modernbert": _MODERNBERT,
+}
+CAUSAL_LMS = {
+    "llama": _LLAMA,
+    "qwen2": _LLAMA,
+    "gemma": _LLAMA,
+    "gemma2": _LLAMA,
+    "gemma3_text": _LLAMA,
+    "gpt2": _GPT2,
+}
 IMAGE_CLASSIFIERS = {
     "vit": Architecture(("attention.q_proj", "attention.v_proj"), ("classifier",)),
 }

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from export.architectures import CAUSAL_LMS, defaults_for
 from export.recipe import Example, Recipe
 from export.text_classifier import DEFAULT_MAX_LENGTH, SEQUENCE_AXES, random_tokens
-from export.transformers_io import load_model, load_tokenizer, save
+from export.transformers_io import load_model, load_tokenizer, longest_input, save
 from ravan.bundle import LanguageSettings, Task
 from ravan.errors import ExportError
 from ravan.runtime.names import ATTENTION_MASK, IGNORED
@@ -32,9 +32,9 @@ def causal_lm(model: str | Path, max_length: int = DEFAULT_MAX_LENGTH, seed: int
     tokenizer = load_tokenizer(model)
     if tokenizer.eos_token_id is None:
         raise ExportError(f"{model} needs a tokenizer with an end token: set one and save the tokenizer again.")
-    longest = min(max_length, getattr(loaded.config, "max_position_embeddings", max_length))
+    longest = min(max_length, longest_input(loaded))
     vocabulary, end_id = int(loaded.config.vocab_size), int(tokenizer.eos_token_id)
-    pad_id = end_id if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+    pad_id = tokenizer.pad_token_id
     return Recipe(
         task=Task.CAUSAL_LM,
         model=loaded,
@@ -46,7 +46,7 @@ def causal_lm(model: str | Path, max_length: int = DEFAULT_MAX_LENGTH, seed: int
         settings={
             "labels": (),
             "max_length": longest,
-            "pad_id": pad_id,
+            "pad_id": end_id if pad_id is None or pad_id >= vocabulary else int(pad_id),
             "language": LanguageSettings(vocabulary, end_id, packed),
         },
     )

@@ -63,6 +63,13 @@ class TextClassifierSettings(ExportSettings):
     max_length: int = Field(128, ge=2, description="Longest sequence, tokens.")
 
 
+class TokenClassifierSettings(ExportSettings):
+    """Settings of ``ravan-export token-classifier``."""
+
+    labels: str = Field(description="Number of tags, or a text file with one tag a line.")
+    max_length: int = Field(128, ge=2, description="Longest sequence, tokens.")
+
+
 class CausalLMSettings(ExportSettings):
     """Settings of ``ravan-export causal-lm``."""
 
@@ -89,6 +96,20 @@ def text_classifier(settings: TextClassifierSettings) -> None:
         from export.text_classifier import text_classifier
 
         return text_classifier(settings.model, labels, settings.max_length, settings.seed)
+
+    _export(settings, recipe)
+
+
+@app.command()
+@command(TokenClassifierSettings)
+def token_classifier(settings: TokenClassifierSettings) -> None:
+    """Export a transformers model as a bundle for token classification: a tag for every word."""
+    labels = read_labels(settings.labels)
+
+    def recipe() -> "Recipe":
+        from export.token_classifier import token_classifier
+
+        return token_classifier(settings.model, labels, settings.max_length, settings.seed)
 
     _export(settings, recipe)
 

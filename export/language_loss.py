@@ -1,8 +1,8 @@
 """Next-token loss that never holds a batch's logits.
 
 The product with the vocabulary is done for some tokens at a time, only where a label counts, and its gradient there.
-With z = h W^T and p = softmax(z), dL/dh = (p W - W[label]) / n: no one-hot vectors and no logits outlive a chunk. The
-chunks are the iterations of a Loop, so that memory does not grow with the batch.
+With logits h W^T and p their softmax, dL/dh = (p W - W[label]) / n: no one-hot vectors and no logits outlive a chunk.
+The chunks are the iterations of a Loop, so that memory does not grow with the batch.
 """
 
 from collections.abc import Callable
@@ -12,84 +12,34 @@ import onnx_ir as ir
 
 from export.losses import EvalLoss, TrainLoss
 from export.onnx_builder import Builder
-from export.quantize import LARGEST, frozen_weight
+from export.vocabulary import Head, Vocabulary
 from ravan.bundle import Precision
-from ravan.errors import ExportError
 from ravan.runtime.names import IGNORED
 
 ROWS = 128  # tokens of a chunk; with 49,152 token ids their logits take 25 MB
 
 
-class Vocabulary:
-    """The frozen matrix W [vocabulary, width] as float32, or as int8 with a scale per row."""
-
-    def __init__(self, b: Builder, weight: np.ndarray, precision: Precision) -> None:
-        self._b = b  # of the main graph, which holds the matrices for every subgraph
-        self._scale: ir.Value | None = None
-        if precision is Precision.INT8:
-            scale = np.maximum(np.abs(weight).max(axis=1) / LARGEST, np.finfo(np.float32).tiny).astype(np.float32)
-            weight = np.rint(weight / scale[:, None]).astype(np.int8)
-            self._scale = b.constant(scale)  # [vocabulary]
-        self._rows = b.constant(np.ascontiguousarray(weight))  # [vocabulary, width]
-        self._columns = b.constant(np.ascontiguousarray(weight.T))  # [width, vocabulary]
-
-    def logits(self, b: Builder, hidden: ir.Value) -> ir.Value:
-        """H W^T, [rows, vocabulary]."""
-        if self._scale is None:
-            return b.op("MatMul", hidden, self._columns)
-        largest = b.op("ReduceMax", b.op("Abs", hidden), b.ints([-1]), keepdims=1)
-        product = _int8_product(b, b.op("Div", hidden, largest), self._columns, self._scale)
-        return b.op("Mul", product, largest)
-
-    def expected(self, b: Builder, p: ir.Value) -> ir.Value:
-        """P W, [rows, width], for probabilities p [rows, vocabulary].
-
-        The scales of W's rows join p before it is quantized, and each row is divided by its largest value. What one
-        quantization leaves over is quantized again: the many small probabilities add up to a part of the gradient that
-        the layers below magnify.
-        """
-        if self._scale is None:
-            return b.op("MatMul", p, self._rows)
-        scaled = b.op("Mul", p, self._scale)
-        largest = b.op("ReduceMax", scaled, b.ints([-1]), keepdims=1)
-        x = b.op("Div", scaled, largest)
-        quantized, scale, zero = b.ops("DynamicQuantizeLinear", x, outputs=3)
-        rest = b.op("Sub", x, b.op("DequantizeLinear", quantized, scale, zero))
-        # each with its own scale first: onnxruntime takes what is multiplied with a scale for the scales of columns
-        first = b.op("Mul", _sums(b, quantized, self._rows, zero), scale)
-        return b.op("Mul", b.op("Add", first, _int8_product(b, rest, self._rows)), largest)
-
-    def of(self, b: Builder, token_ids: ir.Value) -> ir.Value:
-        """W[token_ids], [rows, width]."""
-        rows = b.op("Gather", self._rows, token_ids, axis=0)
-        if self._scale is None:
-            return rows
-        scale = b.op("Unsqueeze", b.op("Gather", self._scale, token_ids, axis=0), b.ints([-1]))
-        return b.op("Mul", b.op("Cast", rows, to=ir.DataType.FLOAT), scale)
-
-
-def train_next_token_loss(b: Builder, logits: ir.Value, labels: ir.Value, precision: Precision) -> TrainLoss:
+def train_next_token_loss(b: Builder, head: Head, labels: ir.Value, precision: Precision) -> TrainLoss:
     """Mean cross entropy over the labelled tokens, and its gradient at the hidden states that the logits come from."""
-    hidden, weight = _head(logits)
-    tokens, vocabulary = _Tokens(b, hidden, labels), Vocabulary(b, weight, precision)
+    tokens, vocabulary = _Tokens(b, head.hidden, labels), Vocabulary(b, head, precision)
 
     def chunk(body: Builder, rows: ir.Value, label: ir.Value, counted: ir.Value) -> tuple[list[ir.Value], ir.Value]:
-        p = body.op("Softmax", vocabulary.logits(body, rows), axis=-1)
-        slope = body.op("Sub", vocabulary.expected(body, p), vocabulary.of(body, label))
-        return [_loss(body, p, label, counted)], body.op("Mul", slope, body.op("Div", counted, tokens.count))
+        logits, slope = vocabulary.logits(body, rows)
+        p = body.op("Softmax", logits, axis=-1)
+        gradient = vocabulary.gradient(body, p, slope, label)
+        return [_loss(body, p, label, counted)], body.op("Mul", gradient, body.op("Div", counted, tokens.count))
 
-    (total,), slopes = tokens.each_chunk(chunk, sums=1)
-    assert slopes is not None
-    return TrainLoss(b.op("Div", total, tokens.count), tokens.count, hidden, tokens.spread(slopes))
+    (total,), gradients = tokens.each_chunk(chunk, sums=1)
+    assert gradients is not None
+    return TrainLoss(b.op("Div", total, tokens.count), tokens.count, head.hidden, tokens.spread(gradients))
 
 
-def eval_next_token_loss(b: Builder, logits: ir.Value, labels: ir.Value, precision: Precision) -> EvalLoss:
+def eval_next_token_loss(b: Builder, head: Head, labels: ir.Value, precision: Precision) -> EvalLoss:
     """Mean cross entropy over the labelled tokens, and how many are predicted."""
-    hidden, weight = _head(logits)
-    tokens, vocabulary = _Tokens(b, hidden, labels), Vocabulary(b, weight, precision)
+    tokens, vocabulary = _Tokens(b, head.hidden, labels), Vocabulary(b, head, precision)
 
     def chunk(body: Builder, rows: ir.Value, label: ir.Value, counted: ir.Value) -> tuple[list[ir.Value], None]:
-        p = body.op("Softmax", vocabulary.logits(body, rows), axis=-1)
+        p = body.op("Softmax", vocabulary.logits(body, rows)[0], axis=-1)
         hits = body.op("Equal", body.op("ArgMax", p, axis=-1, keepdims=1), body.op("Unsqueeze", label, body.ints([-1])))
         correct = body.op("ReduceSum", body.op("Mul", body.op("Cast", hits, to=ir.DataType.FLOAT), counted), keepdims=0)
         return [_loss(body, p, label, counted), correct], None
@@ -156,30 +106,3 @@ def _loss(b: Builder, p: ir.Value, label: ir.Value, counted: ir.Value) -> ir.Val
     picked = b.op("GatherElements", p, b.op("Unsqueeze", label, b.ints([-1])), axis=-1)
     log_p = b.op("Log", b.op("Max", picked, np.array(np.finfo(np.float32).tiny, np.float32)))
     return b.op("Neg", b.op("ReduceSum", b.op("Mul", log_p, counted), keepdims=0))
-
-
-def _int8_product(b: Builder, x: ir.Value, weight: ir.Value, columns: ir.Value | None = None) -> ir.Value:
-    """X times an int8 weight with a scale per column, x [rows, k] quantized as it is."""
-    quantized, scale, zero = b.ops("DynamicQuantizeLinear", x, outputs=3)
-    return b.op("Mul", _sums(b, quantized, weight, zero), scale if columns is None else b.op("Mul", scale, columns))
-
-
-def _sums(b: Builder, quantized: ir.Value, weight: ir.Value, zero: ir.Value) -> ir.Value:
-    """The integer sums as floats."""
-    return b.op("Cast", b.op("MatMulInteger", quantized, weight, zero), to=ir.DataType.FLOAT)
-
-
-def _head(logits: ir.Value) -> tuple[ir.Value, np.ndarray]:
-    """The hidden states and the frozen matrix [vocabulary, width] whose product the logits are.
-
-    Raises:
-        ExportError: the logits come about in another way.
-    """
-    node = logits.producer()
-    weight = frozen_weight(node.inputs[1]) if node is not None and node.op_type == "MatMul" else None
-    if node is None or weight is None or node.inputs[0] is None:
-        raise ExportError(
-            "The model's logits are not hidden states times a frozen matrix: do not adapt or train the output layer, "
-            "and use a model without a function behind it."
-        )
-    return node.inputs[0], np.ascontiguousarray(weight.T)

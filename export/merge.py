@@ -14,6 +14,7 @@ from export.image_classifier import image_classifier
 from export.inference import Agreement, write_int8
 from export.recipe import Recipe
 from export.text_classifier import text_classifier
+from export.token_classifier import token_classifier
 from export.transformers_io import quiet_transformers
 from ravan.bundle import SOURCE, Bundle, Task, check_file
 from ravan.errors import ExportError
@@ -95,6 +96,8 @@ def reload(bundle: Bundle, folder: Path) -> Recipe:
     match manifest.task:
         case Task.TEXT_CLASSIFICATION:
             return text_classifier(folder, max_length=manifest.max_length)
+        case Task.TOKEN_CLASSIFICATION:
+            return token_classifier(folder, max_length=manifest.max_length)
         case Task.CAUSAL_LM:
             return causal_lm(folder, manifest.max_length)
         case Task.IMAGE_CLASSIFICATION:

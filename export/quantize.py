@@ -106,12 +106,18 @@ def quantize_embeddings(graph: ir.Graph) -> int:
 
 
 def frozen_weight(value: ir.Value | None) -> np.ndarray | None:
-    """The constant float matrix behind a value, at most one Transpose away; None if it is none or a small one."""
+    """As ``frozen_matrix``, but None for a small one."""
+    matrix = frozen_matrix(value)
+    return None if matrix is None or matrix.size < SMALLEST else matrix
+
+
+def frozen_matrix(value: ir.Value | None) -> np.ndarray | None:
+    """The constant float matrix behind a value, at most one Transpose away; None if it is none."""
     source = _source(value)
     if source is None or not source.is_initializer() or source.const_value is None:
         return None
     tensor = source.const_value
-    if source.dtype != ir.DataType.FLOAT or len(tensor.shape) != 2 or tensor.size < SMALLEST:
+    if source.dtype != ir.DataType.FLOAT or len(tensor.shape) != 2:
         return None
     return tensor.numpy() if source is value else tensor.numpy().T
 

@@ -1,14 +1,16 @@
-"""A transformers text classifier as a training bundle."""
+"""A transformers text classifier as a training bundle, and what it shares with one of tokens."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from export.architectures import TEXT_CLASSIFIERS, defaults_for
+from export.architectures import TEXT_CLASSIFIERS, Architecture, defaults_for
 from export.recipe import Example, Recipe
-from export.transformers_io import label_names, load_model, load_tokenizer, save, saved_labels
+from export.transformers_io import label_names, load_model, load_tokenizer, longest_input, save, saved_labels
 from ravan.bundle import Task
 from ravan.errors import ExportError
 from ravan.runtime.names import ATTENTION_MASK, INPUT_IDS
@@ -31,19 +33,45 @@ def text_classifier(
     Raises:
         ExportError: transformers can't load it.
     """
-    loaded = load_model(AutoModelForSequenceClassification, model, seed, label_names(labels))
+    kind = AutoModelForSequenceClassification
+    return classifier(Task.TEXT_CLASSIFICATION, kind, TEXT_CLASSIFIERS, _example, model, labels, max_length, seed)
+
+
+def classifier(
+    task: Task,
+    kind: Any,
+    defaults: Mapping[str, Architecture],
+    example: Callable[[PreTrainedModel, int, int, int, int], Example],
+    model: str | Path,
+    labels: tuple[str, ...] | None,
+    max_length: int,
+    seed: int,
+) -> Recipe:
+    """The recipe of a classifier of texts or of their tokens.
+
+    Args:
+        task: which of the two.
+        kind: transformers' class for it.
+        defaults: what to adapt, by model type.
+        example: a batch of (model, classes, longest, rows, length).
+        model: as in ``text_classifier``, with the rest.
+        labels: likewise.
+        max_length: likewise.
+        seed: likewise.
+    """
+    loaded = load_model(kind, model, seed, label_names(labels))
     tokenizer = load_tokenizer(model)
     if tokenizer.pad_token_id is None:
         raise ExportError(f"{model} needs a tokenizer with a pad token: set one and save the tokenizer again.")
-    longest = min(max_length, getattr(loaded.config, "max_position_embeddings", max_length))
+    longest = min(max_length, longest_input(loaded))
     names = saved_labels(loaded)
     return Recipe(
-        task=Task.TEXT_CLASSIFICATION,
+        task=task,
         model=loaded,
-        architecture=partial(defaults_for, TEXT_CLASSIFIERS, loaded.config.model_type),
+        architecture=partial(defaults_for, defaults, loaded.config.model_type),
         axes=SEQUENCE_AXES,
         longest=longest,
-        example=partial(_example, loaded, len(names), longest),
+        example=partial(example, loaded, len(names), longest),
         save=partial(save, loaded, tokenizer),
         settings={"labels": names, "max_length": longest, "pad_id": int(tokenizer.pad_token_id)},
     )

@@ -15,6 +15,7 @@ from export.losses import eval_loss, train_loss
 from export.onnx_builder import Builder
 from export.quantize import Scheme, quantize_embeddings, quantize_frozen_products
 from export.recompute import Budget, DifferentiatedGraph, observed, recompute
+from export.vocabulary import find_head
 from ravan.bundle import Precision
 from ravan.runtime.names import CORRECT, GRADIENTS, LABELS, LOSS, TRAINABLES, WEIGHT
 from ravan.spec import AdapterSpec
@@ -65,11 +66,8 @@ def train_graph(
     trainables = _flat_trainables(graph, spec)
     forward_nodes = set(graph)
     b, logits, labels = Builder(graph, "step"), graph.outputs[0], _labels(graph)
-    loss = (
-        train_next_token_loss(b, logits, labels, numbers.precision)
-        if _per_token(logits)
-        else train_loss(b, logits, labels)
-    )
+    head = find_head(logits)
+    loss = train_next_token_loss(b, head, labels, numbers.precision) if head else train_loss(b, logits, labels)
     graph.outputs.clear()
     arriving: dict[ir.Value, ir.Value] = {}
     rules = numbers.rules if budget is None else RULES  # the faster ones keep more, which a budget has no room for
@@ -87,13 +85,13 @@ def train_graph(
 
 
 def eval_graph(forward: ir.Model, spec: AdapterSpec, numbers: Numbers = FLOAT) -> ir.Model:
-    """Loss and counts of one batch, and a classifier's logits."""
+    """Loss and counts of one batch, and the logits unless they are the product with a frozen vocabulary."""
     model = forward.clone()
     graph = model.graph
     _flat_trainables(graph, spec)
     b, logits, labels = Builder(graph, "eval"), graph.outputs[0], _labels(graph)
-    if _per_token(logits):
-        loss = eval_next_token_loss(b, logits, labels, numbers.precision)
+    if head := find_head(logits):
+        loss = eval_next_token_loss(b, head, labels, numbers.precision)
         graph.outputs.clear()
     else:
         loss = eval_loss(b, logits, labels)
@@ -108,11 +106,6 @@ def prefix_graph(prefix: ir.Model, numbers: Numbers = FLOAT) -> ir.Model:
     model = prefix.clone()
     numbers.apply(model.graph)
     return _finished(model)
-
-
-def _per_token(logits: ir.Value) -> bool:
-    """Whether the model predicts at every token."""
-    return len(dims(logits)) == 3
 
 
 def _flat_trainables(graph: ir.Graph, spec: AdapterSpec) -> list[ir.Value]:

@@ -1,6 +1,7 @@
 """Loading and saving with Hugging Face transformers, quietly and with our errors."""
 
 import copy
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.utils import logging
 
+from export.plain_layers import put_together, take_apart
 from ravan.errors import EnvironmentProblem, ExportError
 
 
@@ -30,7 +33,7 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def load_model(kind: Any, model: str | Path, seed: int, settings: Mapping[str, Any] | None = None) -> PreTrainedModel:
-    """A model by one of transformers' AutoModelFor... classes, in float32 and evaluation mode.
+    """A model by one of transformers' AutoModelFor... classes, in float32 and evaluation mode, its layers plain.
 
     Args:
         kind: such as ``AutoModelForSequenceClassification``.
@@ -41,15 +44,21 @@ def load_model(kind: Any, model: str | Path, seed: int, settings: Mapping[str, A
     Attention is "eager": plain products and softmax, which the exporter turns into plain ONNX.
 
     Raises:
-        ExportError: transformers can't load it.
+        ExportError: transformers can't load it, or not for this.
     """
     where, options = _located(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
+            config = AutoConfig.from_pretrained(where, **options, **(settings or {}))
+            if type(config) not in kind._model_mapping:
+                raise ExportError(
+                    f"{model} is a {config.model_type} model, of which transformers makes no {kind.__name__[9:]}: "
+                    "choose a model of another family."
+                )
             loaded: PreTrainedModel = kind.from_pretrained(
                 where,
-                config=AutoConfig.from_pretrained(where, **options, **(settings or {})),
+                config=config,
                 attn_implementation="eager",
                 dtype=torch.float32,
                 ignore_mismatched_sizes=bool(settings),
@@ -63,6 +72,7 @@ def load_model(kind: Any, model: str | Path, seed: int, settings: Mapping[str, A
             ) from error
     loaded = _dequantized(loaded) if options else loaded
     loaded.eval()
+    take_apart(loaded)
     return loaded
 
 
@@ -78,6 +88,17 @@ def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ExportError(f"{model} has no tokenizer that transformers can load: add its tokenizer.json.") from error
     return tokenizer
+
+
+def longest_input(model: PreTrainedModel) -> int:
+    """Tokens of the longest sequence that a model takes.
+
+    RoBERTa counts positions from behind its padding id, so that a table of 514 serves 512 tokens.
+    """
+    positions = [m for name, m in model.named_modules() if name.endswith(".position_embeddings")]
+    padding = next((m.padding_idx for m in positions if isinstance(m, nn.Embedding)), None)
+    longest: int = getattr(model.config, "max_position_embeddings", sys.maxsize)
+    return longest if padding is None else longest - padding - 1
 
 
 def label_names(labels: tuple[str, ...] | None) -> dict[str, Any]:
@@ -109,13 +130,14 @@ def image_normalization(model: str | Path, channels: int) -> tuple[tuple[float, 
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
-    """Saves both as transformers does.
+    """Saves both as transformers does, in transformers' own layers.
 
     Raises:
         EnvironmentProblem: the weights can't be written.
     """
     try:
-        model.save_pretrained(folder)
+        with put_together(model):
+            model.save_pretrained(folder)
     except SafetensorError as error:  # not an OSError, though it carries one
         raise EnvironmentProblem(f"The model can't be written ({error}): free some space and start again.") from error
     if tokenizer is not None:

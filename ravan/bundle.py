@@ -44,8 +44,14 @@ class Task(StrEnum):
     """What a bundle's model is trained to do, and so what its examples are."""
 
     TEXT_CLASSIFICATION = "text-classification"
+    TOKEN_CLASSIFICATION = "token-classification"  # noqa: S105 no password
     CAUSAL_LM = "causal-lm"
     IMAGE_CLASSIFICATION = "image-classification"
+
+    @property
+    def per_token(self) -> bool:
+        """Whether labels belong to tokens, [batch, length], rather than to examples, [batch]."""
+        return self in (Task.TOKEN_CLASSIFICATION, Task.CAUSAL_LM)
 
     @property
     def device_files(self) -> tuple[str, ...]:

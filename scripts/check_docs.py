@@ -1,7 +1,7 @@
 """Fails when README, ARCHITECTURE, BENCHMARKS or CONTRIBUTING speak of what is not there, or leave out a module.
 
-Checked: relative links, files named in ARCHITECTURE.md (every module once), make targets, and that every
-``ravan-...`` command with its options is one the programs have.
+Checked: relative links, files named in ARCHITECTURE.md (every module once), make targets, that every ``ravan-...``
+command with its options is one the programs have, and that README's table has exactly the model families tested.
 """
 
 import re
@@ -9,6 +9,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from families_table import shown, tested
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "ARCHITECTURE.md", "BENCHMARKS.md", "CONTRIBUTING.md")
@@ -18,9 +20,8 @@ PROGRAMS = {"ravan-edge": "edge.cli", "ravan-export": "export.cli", "ravan-serve
 
 def main() -> int:
     """Prints every problem; 1 if there is any."""
-    problems = [
-        problem for check in (broken_links, unlisted_modules, unknown_targets, unknown_options) for problem in check()
-    ]
+    checks = (broken_links, unlisted_modules, unknown_targets, unknown_options, other_families)
+    problems = [problem for check in checks for problem in check()]
     for problem in problems:
         print(problem, file=sys.stderr)
     if not problems:
@@ -76,6 +77,15 @@ def unknown_options() -> Iterator[str]:
             for option in re.findall(r"(--[a-z][a-z-]*)", found[3]):
                 if not re.search(rf"{option}\b", shown.stdout):
                     yield f"{name}: {found[1]} {found[2]} has no option {option}"
+
+
+def other_families() -> Iterator[str]:
+    """Families that are tested or in README's table, not both."""
+    table, tests = shown(), list(tested())
+    yield from (
+        f"README.md leaves out {' at '.join(family)}: run make families" for family in tests if family not in table
+    )
+    yield from (f"README.md names {' at '.join(family)}, which no test has" for family in table if family not in tests)
 
 
 def code(name: str) -> str:

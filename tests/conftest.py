@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from export.bundle import ExportOptions, export_bundle
@@ -15,6 +15,7 @@ from export.image_classifier import image_classifier
 from export.text_classifier import text_classifier
 from ravan.bundle import Bundle, open_bundle
 from ravan.spec import AdapterSpec, LayerSpec, TensorSpec
+from tests.families.words import SPECIAL, word_tokenizer
 from tests.images import SHAPES, write_vit
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +27,12 @@ WORDS = {
     "animal": ["horse", "crow", "trout", "beetle", "otter", "lynx"],
 }
 FILLERS = ["the", "a", "old", "new", "small", "big", "one", "two", "near", "far"]
+VOCABULARY = [*FILLERS, *(word for group in WORDS.values() for word in group)]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--families-report FOLDER``: where the tests of model families leave their rows for README's table."""
+    parser.addoption("--families-report", type=Path, default=None, help="Folder for the families' figures.")
 
 
 @pytest.fixture
@@ -44,13 +51,7 @@ def spec() -> AdapterSpec:
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random two-layer BERT of width 32 with a word tokenizer, as transformers saves it."""
     folder = tmp_path_factory.mktemp("model") / "tiny-bert"
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *FILLERS, *(word for group in WORDS.values() for word in group)]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
+    words = [*SPECIAL, *VOCABULARY]
     config = BertConfig(
         vocab_size=len(words),
         hidden_size=32,
@@ -69,7 +70,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for word, own in zip(group, alike, strict=True):
                 model.embeddings.word_embeddings.weight[words.index(word)] = kind + own
     model.save_pretrained(folder)
-    fast.save_pretrained(folder)
+    word_tokenizer(VOCABULARY).save_pretrained(folder)
     return folder
 
 

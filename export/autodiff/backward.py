@@ -117,7 +117,10 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
 def _no_rule(node: ir.Node) -> str:
     where = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
     module = f" in module {where}" if where else ""
-    return f"Operator {node.op_type}{module} (node {node.name}) has no gradient rule: add one to export/autodiff."
+    return (
+        f"Operator {node.op_type}{module} (node {node.name}) has no gradient rule: adapt only layers above it with "
+        "--top-layers or --target, or add a rule to export/autodiff."
+    )
 
 
 def _found(backward: Backward, value: ir.Value) -> ir.Value:

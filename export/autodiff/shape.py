@@ -39,7 +39,10 @@ def split(b: Backward, node: ir.Node, dy: ir.Value | None) -> Gradients:
 
 
 def slice_(b: Backward, node: ir.Node, dy: ir.Value) -> Gradients:
-    """Zeros before and after, along each sliced axis; steps of 1 only."""
+    """Zeros before and after, along each sliced axis; steps of 1 only.
+
+    Pad gets a number for every axis: onnxruntime moves transposes past it without a look at its list of axes.
+    """
     x, starts, ends = node.inputs[:3]
     axes = constant(node.inputs[3]) if len(node.inputs) > 3 else np.arange(len(dims(node.outputs[0])))
     steps = constant(node.inputs[4]) if len(node.inputs) > 4 else np.ones(1)
@@ -49,7 +52,11 @@ def slice_(b: Backward, node: ir.Node, dy: ir.Value) -> Gradients:
     before = b.op("Min", b.op("Where", b.op("Less", starts, b.ints([0])), b.op("Add", starts, size), starts), size)
     reached = b.op("Min", b.op("Where", b.op("Less", ends, b.ints([0])), b.op("Add", ends, size), ends), size)
     after = b.op("Sub", size, reached)
-    return b.op("Pad", dy, b.op("Concat", before, after, axis=0), None, b.constant(axes.astype(np.int64))), None
+    rank = len(dims(node.outputs[0]))
+    sliced = [int(axis) % rank for axis in axes]
+    places = b.ints([sliced.index(i) if i in sliced else len(sliced) for i in range(rank)])
+    ends_of_all = [b.op("Gather", b.op("Concat", part, b.ints([0]), axis=0), places) for part in (before, after)]
+    return b.op("Pad", dy, b.op("Concat", *ends_of_all, axis=0)), None
 
 
 def gather(b: Backward, node: ir.Node, dy: ir.Value) -> Gradients:

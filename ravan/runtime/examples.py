@@ -45,6 +45,10 @@ def read_examples(bundle: Bundle, path: Path, *, skip_bad: bool = False) -> Exam
             from ravan.runtime.text import LabelledTexts
 
             return LabelledTexts.read(bundle, path, skip_bad=skip_bad)
+        case Task.TOKEN_CLASSIFICATION:
+            from ravan.runtime.tags import TaggedTexts
+
+            return TaggedTexts.read(bundle, path, skip_bad=skip_bad)
         case Task.CAUSAL_LM:
             from ravan.runtime.language import Documents
 
@@ -88,5 +92,5 @@ def random_batch(bundle: Bundle, rows: int, length: int, generator: np.random.Ge
         from ravan.runtime.text import random_tokens
 
         inputs = random_tokens(bundle, rows, length, generator)
-    shape = (rows, length) if manifest.language else (rows,)
+    shape = (rows, length) if manifest.task.per_token else (rows,)
     return {**inputs, LABELS: generator.integers(0, manifest.classes, shape)}

@@ -22,9 +22,21 @@ class Rows(Generic[T]):
 
 
 def read_rows(
-    path: Path, columns: frozenset[str], parse: Callable[[Mapping[str, object]], T], *, skip_bad: bool
+    path: Path,
+    columns: frozenset[str],
+    parse: Callable[[Mapping[str, object]], T],
+    *,
+    skip_bad: bool,
+    or_columns: frozenset[str] | None = None,
 ) -> Rows[T]:
-    """Reads JSONL (one object a line) or CSV (a header row), UTF-8; ``parse`` raises ValueError with its reason.
+    """Reads JSONL (one object a line) or CSV (a header row), UTF-8.
+
+    Args:
+        path: ends in .jsonl, .json or .csv.
+        columns: a table has them all.
+        parse: what a row holds; raises ValueError with its reason.
+        skip_bad: leave out rows of no use.
+        or_columns: a table may have these instead.
 
     Raises:
         DataError: the file can't be read, or a row is of no use and ``skip_bad`` is off; names file and line.
@@ -32,7 +44,7 @@ def read_rows(
     """
     values, skipped = [], 0
     try:
-        for line, row in _reader(path, columns):
+        for line, row in _reader(path, columns, or_columns or columns):
             try:
                 values.append(parse(_object(row)))
             except ValueError as reason:
@@ -42,20 +54,29 @@ def read_rows(
     except OSError as error:
         raise DataError(f"{path} can't be read ({error.strerror}): check the path and its permissions.") from error
     if not values:
-        fields = " and ".join(sorted(columns, reverse=True))
+        fields = " or ".join(" and ".join(sorted(names, reverse=True)) for names in (columns, or_columns) if names)
         raise NoExamples(f"{path} holds no usable example ({skipped} lines skipped): check its {fields} fields.")
     return Rows(tuple(values), skipped)
 
 
-def text_of(row: Mapping[str, object]) -> str:
-    """The row's text.
+def text_of(row: Mapping[str, object], field: str = "text") -> str:
+    """A row's text.
 
     Raises:
         ValueError: it has none, or one that is not Unicode.
     """
-    text = row.get("text")
+    text = row.get(field)
     if not isinstance(text, str) or not text.strip():
-        raise ValueError("no text")
+        raise ValueError(f"no {field}")
+    return unicode(text)
+
+
+def unicode(text: str) -> str:
+    """The text itself.
+
+    Raises:
+        ValueError: it holds half a character, which JSON can write and UTF-8 can't.
+    """
     if any("\ud800" <= c <= "\udfff" for c in text):
         raise ValueError("not UTF-8")
     return text
@@ -67,20 +88,28 @@ def label_of(row: Mapping[str, object], index: Mapping[str, int]) -> int:
     Raises:
         ValueError: the label is not among ``index``.
     """
-    label = row.get("label")
-    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(index):
-        return label
-    if not isinstance(label, str) or label not in index:
-        raise ValueError(f"unknown label {label!r}")
-    return index[label]
+    return index_of(row.get("label"), index, "label")
 
 
-def _reader(path: Path, columns: frozenset[str]) -> Iterator[tuple[int, object]]:
+def index_of(name: object, index: Mapping[str, int], kind: str) -> int:
+    """The index of a label's name, which may be the index already.
+
+    Raises:
+        ValueError: the label is not among ``index``; calls it by its ``kind``.
+    """
+    if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < len(index):
+        return name
+    if not isinstance(name, str) or name not in index:
+        raise ValueError(f"unknown {kind} {name!r}")
+    return index[name]
+
+
+def _reader(path: Path, columns: frozenset[str], or_columns: frozenset[str]) -> Iterator[tuple[int, object]]:
     match path.suffix.lower():
         case ".jsonl" | ".json":
             return _jsonl(path)
         case ".csv":
-            return _csv(path, columns)
+            return _csv(path, columns, or_columns)
     raise DataError(f"{path} is neither JSONL nor CSV: name it .jsonl or .csv.")
 
 
@@ -91,15 +120,17 @@ def _jsonl(path: Path) -> Iterator[tuple[int, object]]:
                 yield line, raw
 
 
-def _csv(path: Path, columns: frozenset[str]) -> Iterator[tuple[int, object]]:
+def _csv(path: Path, columns: frozenset[str], or_columns: frozenset[str]) -> Iterator[tuple[int, object]]:
     csv.field_size_limit(LARGEST_FIELD)
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         try:
-            if missing := columns - set(reader.fieldnames or ()):
-                raise DataError(
-                    f"{path}, line 1: no column {' or '.join(sorted(missing))}; name them in the first row."
+            named = set(reader.fieldnames or ())
+            if not (columns <= named or or_columns <= named):
+                needed = ", or ".join(
+                    " and ".join(sorted(names - named)) for names in dict.fromkeys((columns, or_columns))
                 )
+                raise DataError(f"{path}, line 1: no column {needed}; name them in the first row.")
             for row in reader:
                 yield reader.line_num, row
         except csv.Error as error:

@@ -107,12 +107,13 @@ def check_labels(manifest: Manifest, batch: Batch) -> None:
         DataError: no labels at all, or one outside the range.
     """
     labels = batch.get(LABELS)
-    counted = np.zeros(0, np.int64) if labels is None else labels[labels != IGNORED] if manifest.language else labels
-    if not counted.size:
+    if labels is not None and manifest.task.per_token:
+        labels = labels[labels != IGNORED]
+    if labels is None or not labels.size:
         raise DataError("A batch holds no label: give every example one.")
-    if counted.min() < 0 or counted.max() >= manifest.classes:
+    if labels.min() < 0 or labels.max() >= manifest.classes:
         raise DataError(
-            f"A label is {counted.min() if counted.min() < 0 else counted.max()}, "
+            f"A label is {labels.min() if labels.min() < 0 else labels.max()}, "
             f"the bundle knows 0 to {manifest.classes - 1}: use the bundle's own labels."
         )
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from ravan.bundle import TOKENIZER, Bundle, Manifest
-from ravan.runtime.names import ATTENTION_MASK, INPUT_IDS, LABELS
+from ravan.runtime.names import ATTENTION_MASK, IGNORED, INPUT_IDS, LABELS
 from ravan.runtime.rows import label_of, read_rows, text_of
 from ravan.runtime.session import Batch
 
@@ -80,6 +80,14 @@ def padded(ids: Sequence[Tokens], manifest: Manifest) -> dict[str, NDArray[np.in
     return {INPUT_IDS: token_ids, ATTENTION_MASK: mask}
 
 
+def padded_labels(labels: Sequence[Tokens], length: int) -> NDArray[np.int64]:
+    """Labels of tokens, [batch, length], filled up with ones that count for nothing."""
+    filled = np.full((len(labels), length), IGNORED, np.int64)
+    for row, values in zip(filled, labels, strict=True):
+        row[: len(values)] = values
+    return filled
+
+
 def padded_length(length: int, longest: int) -> int:
     """A length rounded up to ``PAD_TO``, between 2 and the bundle's longest."""
     return min(max(-(-length // PAD_TO) * PAD_TO, 2), max(longest, 2))
@@ -88,7 +96,9 @@ def padded_length(length: int, longest: int) -> int:
 def random_tokens(
     bundle: Bundle, rows: int, length: int, generator: np.random.Generator
 ) -> Mapping[str, NDArray[np.int64]]:
-    """Random token ids without padding."""
+    """Random token ids without padding, such as both the tokenizer and the model know."""
     vocabulary = tokenizer_of(bundle).get_vocab_size()
+    if bundle.manifest.language:
+        vocabulary = min(vocabulary, bundle.manifest.language.vocabulary)
     ids = generator.integers(0, vocabulary, (rows, length))
     return {INPUT_IDS: ids, ATTENTION_MASK: np.ones((rows, length), np.int64)}

@@ -49,7 +49,7 @@ def make_spec(
     only the targets in so many of the last transformer layers; the backward pass stops below them.
 
     Raises:
-        TargetError: a pattern matches nothing.
+        TargetError: a pattern matches nothing, or a weight that another module uses too.
         SpecError: a count makes no sense.
     """
     targets = find_targets(model, patterns)
@@ -59,6 +59,7 @@ def make_spec(
     if rank is None:
         rank = rank_for_budget(budget or 0, layers, heads)
     tensors = tuple(_saved_tensors(model, saved, targets))
+    _require_own(model, [*(f"{name}.weight" for name in targets), *(tensor.name for tensor in tensors)])
     return AdapterSpec(layers, heads, rank, init, seed, tensors)
 
 
@@ -102,7 +103,7 @@ def _topmost(targets: dict[str, nn.Linear], count: int) -> dict[str, nn.Linear]:
 
 
 def _saved_tensors(model: nn.Module, patterns: Sequence[str], targets: Iterable[str]) -> Iterable[TensorSpec]:
-    parameters = dict(model.named_parameters())
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     modules = [name for name, _ in model.named_modules() if name]
     chosen = set()
     for pattern in patterns:
@@ -116,6 +117,16 @@ def _saved_tensors(model: nn.Module, patterns: Sequence[str], targets: Iterable[
             if owners & set(targets):
                 raise TargetError(f"{name} is both adapted and trained whole: choose one of the two.")
             yield TensorSpec(name, tuple(parameter.shape))
+
+
+def _require_own(model: nn.Module, names: Iterable[str]) -> None:
+    """Raises TargetError if a parameter is that of another module too: the other would change with it."""
+    shared: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        shared.setdefault(parameter, []).append(name)
+    for name in names:
+        if others := [other for other in shared[model.get_parameter(name)] if other != name]:
+            raise TargetError(f"{name} is also {others[0]}: adapt and train modules that share no weight with others.")
 
 
 def _closest(pattern: str, names: Iterable[str]) -> str:

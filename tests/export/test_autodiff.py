@@ -98,6 +98,7 @@ CASES = [
     Case("Concat", [(2, 3), (2, 1)], lambda x, y: torch.cat([x, y], 1), {"axis": 1}),
     Case("Slice", [(4, 6), ints(1), ints(-1), ints(1)], lambda x: x[:, 1:-1]),
     Case("Slice", [(4, 6), ints(0, 2), ints(3, 9000), ints(0, 1)], lambda x: x[0:3, 2:]),
+    Case("Slice", [(3, 4, 6), ints(2), ints(5), ints(-1)], lambda x: x[..., 2:5]),
     Case("Gather", [(2, 5, 3), np.array(0, np.int64)], lambda x: x[:, 0], {"axis": 1}),
     Case("Gather", [(2, 5, 3), np.array(4, np.int64)], lambda x: x[:, 4], {"axis": 1}),
     Case("Gather", [(2, 5, 3), ints(1)], lambda x: x[..., 1:2], {"axis": 2}),

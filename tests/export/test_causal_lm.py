@@ -1,5 +1,6 @@
 """Language models: the loss in chunks is the loss, its gradient is exact, and int8 stays close."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from export.bundle import ExportOptions, export_bundle
 from export.causal_lm import causal_lm
 from export.merge import merge_bundle
 from ravan.bundle import INITIAL, Bundle, LanguageSettings, Precision
-from ravan.errors import DataError, ExportError
+from ravan.errors import DataError, TargetError
 from ravan.runtime.adapter import write_adapter
 from ravan.runtime.names import ATTENTION_MASK, IGNORED, INPUT_IDS, LABELS
 from ravan.runtime.session import Batch, Evaluator, TrainStep
@@ -91,10 +92,24 @@ def test_labels_that_mean_nothing_never_reach_the_graph(lm_bundle: Bundle, label
         Evaluator(lm_bundle).evaluate(start(lm_bundle), [batch])
 
 
-def test_an_output_layer_that_is_adapted_is_refused(llama_folder: Path, tmp_path: Path) -> None:
-    options = ExportOptions(heads=2, rank=4, targets=("lm_head",), saved=("lm_head",))
-    with pytest.raises(ExportError, match="do not adapt or train the output layer"):
-        export_bundle(lambda: causal_lm(llama_folder, 16), replace(options, saved=("norm",)), tmp_path / "b", "llama")
+@pytest.mark.parametrize(
+    "adapted", [ExportOptions(rank=4, targets=("lm_head",), saved=("norm",)), ExportOptions(rank=4, saved=("lm_head",))]
+)
+def test_an_output_layer_that_is_the_embeddings_too_is_refused(
+    llama_folder: Path, tmp_path: Path, adapted: ExportOptions
+) -> None:
+    with pytest.raises(TargetError, match=r"lm_head.weight is also model.embed_tokens.weight"):
+        export_bundle(lambda: causal_lm(llama_folder, 16), adapted, tmp_path / "b", "llama")
+
+
+def test_an_output_layer_of_its_own_can_be_adapted(llama_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(llama_folder, tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(llama_folder, tie_word_embeddings=False)
+    model.save_pretrained(tmp_path / "model")
+    options = ExportOptions(rank=4, targets=("lm_head", "q_proj"), saved=("norm",))
+    made = export_bundle(lambda: causal_lm(tmp_path / "model", 16), options, tmp_path / "b", "llama")
+    assert made.manifest.verification["gradient"] < 1e-4
+    assert made.manifest.adapter.layers[-1].name == "lm_head"
 
 
 def test_the_merged_model_gives_the_adapted_ones_logits(lm_bundle: Bundle, tmp_path: Path) -> None:

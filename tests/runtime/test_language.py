@@ -34,13 +34,13 @@ def test_packed_documents_predict_every_token_but_the_first_once(lm_bundle: Bund
     tokens = [ids for text in TEXTS for ids in [*range(len(text)), -1]]
     assert len(predicted(documents)) == len(tokens) - 1
     assert predicted(documents).count(0) == len(TEXTS)  # an end after each
-    assert max(len(s) for s in documents.sequences) == lm_bundle.manifest.max_length + 1
+    assert max(len(piece.ids) for piece in documents.pieces) == lm_bundle.manifest.max_length + 1
 
 
 def test_padded_documents_stay_apart(lm_bundle: Bundle, path: Path) -> None:
     documents = Documents.read(with_padding(lm_bundle), path)
     assert len(predicted(documents)) == sum(len(text) for text in TEXTS)
-    assert all(0 not in sequence[:-1] for sequence in documents.sequences)
+    assert all(0 not in piece.inputs for piece in documents.pieces)
 
 
 def test_inputs_and_labels_are_one_token_apart_and_padding_counts_for_nothing(lm_bundle: Bundle, path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_file_without_text_is_refused(lm_bundle: Bundle, tmp_path: Path) -> No
     file.write_text('{"body": "x"}\n')
     with pytest.raises(DataError, match="line 1: no text"):
         Documents.read(lm_bundle, file)
-    with pytest.raises(NoExamples, match="text field"):
+    with pytest.raises(NoExamples, match="text or prompt and completion fields"):
         Documents.read(lm_bundle, file, skip_bad=True)
 
 
