@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
+from export.plain_layers import FUSED
 from ravan.bases import draw_bases
-from ravan.bundle import Bundle, Task
+from ravan.bundle import SOURCE, Bundle, Task
+from ravan.errors import ExportError
 from ravan.files import new_folder, write_atomically
 from ravan.layout import saved_tensors
 from ravan.runtime.adapter import read_adapter
@@ -22,7 +24,7 @@ from ravan.update import Update
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model"
-TASK_TYPES = {Task.TEXT_CLASSIFICATION: "SEQ_CLS", Task.CAUSAL_LM: "CAUSAL_LM"}
+TASK_TYPES = {Task.TEXT_CLASSIFICATION: "SEQ_CLS", Task.TOKEN_CLASSIFICATION: "TOKEN_CLS", Task.CAUSAL_LM: "CAUSAL_LM"}
 """Of PEFT's task types those that ours are; for others PEFT wraps the model all the same."""
 
 
@@ -42,9 +44,11 @@ def write_lora(bundle: Bundle, adapter: Path, out: Path) -> Lora:
 
     Raises:
         BundleError: the adapter belongs to another bundle.
+        ExportError: an adapted layer is a part of one of the model's own, which LoRA can't name.
         EnvironmentProblem: ``out`` exists.
     """
     spec = bundle.manifest.adapter
+    _require_own_layers(bundle)
     tensors = lora_tensors(spec, read_adapter(adapter, spec))
     with new_folder(out) as folder:
         write_atomically(folder / WEIGHTS, save(tensors, {"format": "pt"}))
@@ -62,6 +66,14 @@ def lora_tensors(spec: AdapterSpec, adapter: Update) -> dict[str, np.ndarray]:
         tensors[f"{PREFIX}.{layer.name}.lora_B.weight"] = outward.reshape(layer.d_out, -1).astype(np.float32)
     tensors |= {f"{PREFIX}.{name}": value for name, value in saved_tensors(spec, adapter.saved).items()}
     return {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
+
+
+def _require_own_layers(bundle: Bundle) -> None:
+    """Raises ExportError if a layer is one of those that a fused one was taken apart into."""
+    model_type = json.loads(bundle.path(f"{SOURCE}/config.json").read_text("utf-8")).get("model_type")
+    for layer in bundle.manifest.adapter.layers:
+        if FUSED.get(model_type, "") in layer.name.split(".")[:-1]:
+            raise ExportError(f"{layer.name} is a part of a fused layer, which LoRA can't adapt: use merge instead.")
 
 
 def _config(bundle: Bundle) -> dict[str, object]:

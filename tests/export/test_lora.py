@@ -12,13 +12,15 @@ import pytest
 import torch
 from peft import PeftModel
 
+from export.bundle import ExportOptions, export_bundle
 from export.lora import CONFIG, write_lora
 from export.merge import INT8_INFERENCE, merge_bundle, reload
 from ravan.bundle import SOURCE, Bundle
-from ravan.errors import BundleError, EnvironmentProblem
+from ravan.errors import BundleError, EnvironmentProblem, ExportError
 from ravan.runtime.adapter import write_adapter
 from ravan.torch import inject, write_trainables
 from ravan.update import Update
+from tests.families.test_language import FAMILIES
 from tests.ravan.updates import full_update
 
 
@@ -76,6 +78,16 @@ def test_an_adapter_of_another_bundle_becomes_no_lora(bundle: Bundle, lm_bundle:
     with pytest.raises(BundleError, match="another bundle"):
         write_lora(bundle, tmp_path / "adapter.safetensors", tmp_path / "lora")
     assert not (tmp_path / "lora").exists()
+
+
+def test_a_part_of_a_fused_layer_is_named(tmp_path: Path) -> None:
+    (gpt2,) = (family for family in FAMILIES if family.model == "GPT-2")
+    gpt2.make(tmp_path / "model")
+    options = ExportOptions(heads=2, rank=4)
+    bundle = export_bundle(lambda: gpt2.recipe(tmp_path / "model"), options, tmp_path / "bundle", "gpt2")
+    trained(bundle, tmp_path / "adapter.safetensors")
+    with pytest.raises(ExportError, match=r"c_attn.query is a part of a fused layer"):
+        write_lora(bundle, tmp_path / "adapter.safetensors", tmp_path / "lora")
 
 
 def test_a_folder_that_exists_is_left_alone(bundle: Bundle, tmp_path: Path) -> None:
