@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
+from sympy import parse_expr
 
 from export.autodiff.backward import Backward, Rule, dims
 from export.onnx_builder import Builder
@@ -156,12 +157,21 @@ def _bytes(value: ir.Value, sizes: Mapping[str, int]) -> int:
     shape = [] if value.shape is None else dims(value)
     if all(isinstance(d, int) for d in shape) or value.dtype is None:
         return 0
-    factors = [factor for d in shape for factor in str(d).split("*")]  # an axis may be "batch*length"
-    unknown = [factor for factor in factors if not factor.isdecimal() and factor not in sizes]
-    if unknown:
-        raise ExportError(f"The size of axis {unknown[0]} of {value.name} is unknown: set no limit on activations.")
-    count = math.prod(int(factor) if factor.isdecimal() else sizes[factor] for factor in factors)
-    return int(count * value.dtype.itemsize)
+    return int(math.prod(_length(d, value, sizes) for d in shape) * value.dtype.itemsize)
+
+
+def _length(axis: int | str | None, value: ir.Value, sizes: Mapping[str, int]) -> int:
+    """Of an axis, which may be "batch*length" or "length + 1"."""
+    if isinstance(axis, int):
+        return axis
+    known = sizes.get(axis or "")
+    length = parse_expr(axis or "unnamed").subs(sizes) if known is None else known
+    try:
+        return int(length)
+    except TypeError as error:  # sympy's, of an expression with a name left
+        raise ExportError(
+            f"The size of axis {axis} of {value.name} is unknown: give the model inputs of fixed rank."
+        ) from error
 
 
 def _gate(b: Builder, hidden: ir.Value, waits: Sequence[ir.Value]) -> ir.Value:

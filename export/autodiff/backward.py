@@ -1,5 +1,6 @@
 """The walk from the loss back to the trainables."""
 
+import ast
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
@@ -115,8 +116,8 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
 
 
 def _no_rule(node: ir.Node) -> str:
-    where = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
-    module = f" in module {where}" if where else ""
+    scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))  # from the model inwards
+    module = f" in module {scopes[-2].removeprefix('model.')}" if len(scopes) > 1 else ""
     return (
         f"Operator {node.op_type}{module} (node {node.name}) has no gradient rule: adapt only layers above it with "
         "--top-layers or --target, or add a rule to export/autodiff."

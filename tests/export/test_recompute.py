@@ -16,7 +16,7 @@ from transformers import BertConfig, BertForSequenceClassification, LlamaConfig,
 
 from export.forward import IR_VERSION, OPSET, export_forward
 from export.onnx_builder import Builder
-from export.recompute import Budget, Report
+from export.recompute import Budget, Report, _bytes
 from export.segments import find_segments
 from export.text_classifier import SEQUENCE_AXES
 from export.train_step import RECOMPUTED, Numbers, train_graph
@@ -206,6 +206,16 @@ def test_residual_blocks_without_attention_are_segments(blocks: int) -> None:
     segments = find_segments(list(graph), graph.inputs, graph.outputs[0])
     assert [segment.nodes[-1].op_type for segment in segments] == ["Add"] * blocks + ["MatMul"]
     assert [segment.begin for segment in segments[1:]] == [segment.end for segment in segments[:-1]]
+
+
+@pytest.mark.parametrize(
+    ("axis", "length"), [(3, 3), ("length", 10), ("2*length", 20), ("length + 1", 11), ("(length//4)", 2)]
+)
+def test_the_size_of_an_axis_may_be_computed(axis: int | str, length: int) -> None:
+    value = ir.val("x", ir.DataType.FLOAT, ["batch", axis])
+    assert _bytes(value, {"batch": 2, "length": 10}) == 2 * length * 4
+    with pytest.raises(ExportError, match="axis other of x is unknown"):
+        _bytes(ir.val("x", ir.DataType.FLOAT, ["other"]), {"batch": 2})
 
 
 def residual_graph(blocks: int) -> ir.Graph:

@@ -154,7 +154,7 @@ def test_an_operator_without_a_rule_is_named_with_its_module(
     export: Export, options: ExportOptions, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("export.train_step.RULES", {})
-    with pytest.raises(ExportError, match=r"Operator \w+.* has no gradient rule"):
+    with pytest.raises(ExportError, match=r"Operator \w+ in module classifier .* has no gradient rule: .*--top-layers"):
         export(options, out)
 
 
