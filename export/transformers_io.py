@@ -53,7 +53,7 @@ def load_model(kind: Any, model: str | Path, seed: int, settings: Mapping[str, A
             config = AutoConfig.from_pretrained(where, **options, **(settings or {}))
             if type(config) not in kind._model_mapping:
                 raise ExportError(
-                    f"{model} is a {config.model_type} model, of which transformers makes no {kind.__name__[9:]}: "
+                    f"{model} is of family {config.model_type!r}, which transformers does not have as {kind.__name__}: "
                     "choose a model of another family."
                 )
             loaded: PreTrainedModel = kind.from_pretrained(

@@ -130,9 +130,9 @@ def _require_own(model: nn.Module, names: Iterable[str]) -> None:
 
 
 def _closest(pattern: str, names: Iterable[str]) -> str:
-    """The names most like a pattern that matched none, by their last parts."""
-    candidates = {name.rsplit(".", 1)[-1]: name for name in names}
+    """The names most like a pattern that matched none, by any of their parts."""
+    candidates = {part: name for name in names for part in name.split(".") if not part.isdecimal()}
     if not candidates:
         return "the model has none"
     near = difflib.get_close_matches(pattern.rsplit(".", 1)[-1], candidates, n=3, cutoff=0.3)
-    return "closest are " + ", ".join(candidates[n] for n in near or list(candidates)[:3])
+    return "closest are " + ", ".join(dict.fromkeys(candidates[part] for part in near or list(candidates)[-3:]))
