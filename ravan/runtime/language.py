@@ -105,7 +105,9 @@ def _answered(tokenizer: Tokenizer, row: Mapping[str, object], settings: Languag
     both: list[int] = tokenizer.encode(prompt + completion).ids
     if both[: len(given)] != given:  # a token across the border
         both = given + tokenizer.encode(completion, add_special_tokens=False).ids
-    return Piece(np.array([*both, settings.end_id], np.int32)[: longest + 1], len(given))
+    if both[-1] != settings.end_id:  # which a chat's completion may hold already
+        both = [*both, settings.end_id]
+    return Piece(np.array(both[: longest + 1], np.int32), len(given))
 
 
 def _cut(documents: Sequence[Tokens], length: int, settings: LanguageSettings) -> list[Piece]:

@@ -69,6 +69,12 @@ def test_a_prompts_tokens_are_those_of_the_prompt_alone(lm_bundle: Bundle, tmp_p
     assert [piece.given for piece in documents.pieces] == [1, 2]
 
 
+def test_a_completion_that_ends_itself_gets_no_second_end(lm_bundle: Bundle, tmp_path: Path) -> None:
+    rows = [{"prompt": "ab", "completion": "cd"}, {"prompt": "ab", "completion": "cd<end>"}]
+    one, other = Documents.read(lm_bundle, write(tmp_path / "data.jsonl", *rows)).pieces
+    assert one.ids.tolist() == other.ids.tolist() == [*letters(lm_bundle, "abcd"), END]
+
+
 def test_a_long_completion_is_cut_at_its_end(lm_bundle: Bundle, tmp_path: Path) -> None:
     rows = {"prompt": "abc", "completion": "d" * 100}
     (piece,) = Documents.read(lm_bundle, write(tmp_path / "data.jsonl", rows)).pieces
