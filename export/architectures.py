@@ -45,7 +45,9 @@ TOKEN_CLASSIFIERS = {
 }
 CAUSAL_LMS = {
     "llama": _LLAMA,
+    "mistral": _LLAMA,
     "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
     "gemma": _LLAMA,
     "gemma2": _LLAMA,
     "gemma3_text": _LLAMA,

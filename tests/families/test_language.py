@@ -14,8 +14,10 @@ from transformers import (
     GemmaConfig,
     GPT2Config,
     LlamaConfig,
+    MistralConfig,
     PreTrainedConfig,
     Qwen2Config,
+    Qwen3Config,
 )
 
 from export.causal_lm import causal_lm
@@ -58,7 +60,9 @@ def family(model: str, kind: Callable[..., PreTrainedConfig], adapted: str, size
 
 FAMILIES = (
     family("LLaMA, SmolLM", LlamaConfig, "q_proj, v_proj", SIZES),
+    family("Mistral", MistralConfig, "q_proj, v_proj", SIZES),
     family("Qwen2", Qwen2Config, "q_proj, v_proj", SIZES),
+    family("Qwen3", Qwen3Config, "q_proj, v_proj", SIZES),
     family("Gemma", GemmaConfig, "q_proj, v_proj", SIZES),
     family("Gemma 2", Gemma2Config, "q_proj, v_proj", SIZES),
     family("Gemma 3", Gemma3TextConfig, "q_proj, v_proj", SIZES),
