@@ -21,7 +21,10 @@ import onnx_ir as ir
 from export.autodiff.backward import Backward, Rule, dims
 from export.onnx_builder import Builder
 from export.segments import Segment, find_segments
+from ravan.axes import axis_size
 from ravan.errors import ExportError
+
+MOVES = {"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 
 
 @dataclass(frozen=True)
@@ -156,12 +159,21 @@ def _bytes(value: ir.Value, sizes: Mapping[str, int]) -> int:
     shape = [] if value.shape is None else dims(value)
     if all(isinstance(d, int) for d in shape) or value.dtype is None:
         return 0
-    factors = [factor for d in shape for factor in str(d).split("*")]  # an axis may be "batch*length"
-    unknown = [factor for factor in factors if not factor.isdecimal() and factor not in sizes]
-    if unknown:
-        raise ExportError(f"The size of axis {unknown[0]} of {value.name} is unknown: set no limit on activations.")
-    count = math.prod(int(factor) if factor.isdecimal() else sizes[factor] for factor in factors)
-    return int(count * value.dtype.itemsize)
+    try:
+        return int(math.prod(axis_size(str(d), sizes) for d in shape) * value.dtype.itemsize)
+    except KeyError as unknown:
+        same = _same_values(value)  # shape inference may lose an axis where values only move
+        if same is None:
+            raise ExportError(
+                f"The size of axis {unknown.args[0]} of {value.name} is unknown: set no limit on activations."
+            ) from None
+        return _bytes(same, sizes)
+
+
+def _same_values(value: ir.Value) -> ir.Value | None:
+    """The value that this one holds the values of, in another order or shape."""
+    node = value.producer()
+    return node.inputs[0] if node is not None and node.op_type in MOVES else None
 
 
 def _gate(b: Builder, hidden: ir.Value, waits: Sequence[ir.Value]) -> ir.Value:
