@@ -12,7 +12,7 @@ from demo.processes import ending_together, running, wait_for
 from protos.ravan.v1 import control_pb2 as pb
 from server import client
 from server.serving import control_address
-from server.tables import score, size
+from server.tables import metric_name, score, size
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 BUDGETS = (1.0, 1.0, 0.5, 0.25)
@@ -114,8 +114,7 @@ def watch_run(address: str) -> pb.Run:
 
 def held_out(run: pb.Run, evaluation: pb.Evaluation) -> str:
     """An evaluation in words, by the run's metric."""
-    metric = "perplexity" if run.metric == pb.METRIC_PERPLEXITY else "accuracy"
-    return f"held-out {metric} {score(run, evaluation)}"
+    return f"held-out {metric_name(run)} {score(run, evaluation)}"
 
 
 def traffic(run: pb.Run) -> dict[str, int]:

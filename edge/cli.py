@@ -29,6 +29,7 @@ from ravan.cli.logs import configure_logs
 from ravan.cli.output import Format
 from ravan.cli.settings import command
 from ravan.errors import RavanError, SettingsError
+from ravan.runtime.dataset import find_dataset
 from ravan.runtime.footprint import PRESETS
 from ravan.runtime.session import RuntimeOptions
 
@@ -78,7 +79,7 @@ def bench(
         runtimes = [asdict(PRESETS[m.preset].runtime) for m in measured]
         print(json.dumps([asdict(m) | runtime for m, runtime in zip(measured, runtimes, strict=True)], indent=2))
         return
-    rows = f"{batch} images" if manifest.image else f"{batch} x {length} tokens"
+    rows = f"{batch} x {length} tokens" if manifest.max_length else f"{batch} examples"
     Console().print(f"{rows}, median of {steps} steps")
     Console().print(bench_table(measured))
 
@@ -102,15 +103,18 @@ def device_options(settings: EdgeSettings) -> list[DeviceOptions]:
     """One device for each data file, named by the setting or after the file.
 
     Raises:
-        SettingsError: two devices would share a name.
+        SettingsError: two devices would share a name, or there is no such dataset.
     """
+    make = find_dataset(settings.dataset) if settings.dataset else None
     names = [settings.name or path.stem for path in settings.data]
     if settings.name and len(names) > 1:
         names = [f"{settings.name}-{path.stem}" for path in settings.data]
     if len(set(names)) < len(names):
         raise SettingsError("Two data files have the same name, which names the device: rename one.")
     return [
-        DeviceOptions(name, path, settings.heads, settings.micro_batch, settings.skip_bad, settings.until_finished)
+        DeviceOptions(
+            name, path, settings.heads, settings.micro_batch, settings.skip_bad, settings.until_finished, make
+        )
         for name, path in zip(names, settings.data, strict=True)
     ]
 

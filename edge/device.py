@@ -23,6 +23,7 @@ from ravan.bundle import Bundle
 from ravan.cli.errors import explain_os_error
 from ravan.errors import DataError, MalformedUpdate, RavanError
 from ravan.rpc.plan import plan_from_proto
+from ravan.runtime.dataset import MakeDataset
 from ravan.runtime.examples import Examples, read_examples
 from ravan.update import decode, encode, largest_size
 
@@ -35,7 +36,10 @@ WITHHELD = "The device's own log says why."
 
 @dataclass(frozen=True)
 class DeviceOptions:
-    """What makes one device: its data file, name, share of the heads, most tokens at a time (None: as the bundle)."""
+    """What makes one device: its data file, name, share of the heads, most tokens at a time (None: as the bundle).
+
+    ``make`` reads the data where it is not in the form that the bundle's task has.
+    """
 
     name: str
     data: Path
@@ -43,6 +47,7 @@ class DeviceOptions:
     micro_batch: int | None = None
     skip_bad: bool = False
     until_finished: bool = False
+    make: MakeDataset | None = None
 
 
 class Device:
@@ -181,7 +186,8 @@ class Device:
     def _examples(self, bundle: Bundle) -> Examples:
         """The data read with the bundle's settings; kept while the bundle stays the same."""
         if self._data is None or self._data[0] != bundle.manifest.bundle_id:
-            examples = read_examples(bundle, self._options.data, skip_bad=self._options.skip_bad)
+            options = self._options
+            examples = read_examples(bundle, options.data, skip_bad=options.skip_bad, make=options.make)
             self._log.info("data read", examples=len(examples), skipped=examples.skipped)
             self._data = bundle.manifest.bundle_id, examples
         return self._data[1]

@@ -10,7 +10,8 @@ from pathlib import Path
 import structlog
 
 from edge.fleet_client import FleetClient
-from ravan.bundle import MANIFEST, Bundle, Manifest, check_file, open_bundle
+from ravan.bundle import Bundle, Manifest, open_bundle
+from ravan.bundle_files import MANIFEST, check_file
 from ravan.errors import BundleError
 from ravan.files import lock_folder, sync_folder, write_atomically
 

@@ -18,6 +18,10 @@ class EdgeSettings(Settings):
         min_length=1,
         description="Private data, a device for each: JSONL or CSV with text and label, text, image folders, NPZ.",
     )
+    dataset: str = Field(
+        "",
+        description="Code that reads the data: an installed dataset's name, package.module:Class or file.py:Class.",
+    )
     home: Path = Field(Path("ravan-edge"), description="Folder for bundles and the device's identity.")
     name: str = Field("", description="Name shown to the operator; the data file's by default.")
     heads: float = Field(1.0, gt=0, le=1, description="Share of the heads this device trains.")

@@ -53,8 +53,12 @@ CAUSAL_LMS = {
     "gemma3_text": _LLAMA,
     "gpt2": _GPT2,
 }
+_VIT = Architecture(("attention.q_proj", "attention.v_proj"), ("classifier",))
 IMAGE_CLASSIFIERS = {
-    "vit": Architecture(("attention.q_proj", "attention.v_proj"), ("classifier",)),
+    "vit": _VIT,
+    "deit": Architecture(_VIT.targets, ("*classifier",)),  # with a teacher there are two, whose logits are averaged
+    "clip": Architecture(("self_attn.q_proj", "self_attn.v_proj"), ("classifier",)),
+    "dinov2": _VIT,
 }
 
 

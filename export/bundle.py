@@ -1,5 +1,6 @@
 """From a recipe to a bundle on disk: inject heads, export, differentiate, verify, write."""
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from export.architectures import Architecture
 from export.calibrate import calibrate
 from export.forward import export_forward
 from export.graphs import Graphs, choose_micro_batch
+from export.plain_attention import without_fast_paths
 from export.prefix import split_prefix
 from export.recipe import Recipe
 from export.train_step import Numbers
@@ -20,19 +22,18 @@ from export.transformers_io import quiet_transformers
 from export.verify import feed_of, int8_likeness, perturbed, require, require_likeness, run_graphs, verify
 from ravan.bundle import (
     INITIAL,
-    MANIFEST,
     PREFIX,
     SOURCE,
     TOKENIZER,
     Bundle,
-    FileEntry,
     ImageSettings,
     Manifest,
     Precision,
-    describe_file,
 )
+from ravan.bundle_files import MANIFEST, FileEntry, describe_file
 from ravan.errors import ExportError
 from ravan.files import new_folder
+from ravan.inputs import TensorInput
 from ravan.layout import saved_view, tensors
 from ravan.runtime.footprint import footprint
 from ravan.spec import AdapterSpec, Init
@@ -92,7 +93,7 @@ def export_bundle(
         TargetError: a pattern matches nothing.
         EnvironmentProblem: ``out`` exists.
     """
-    with quiet_transformers(), new_folder(out) as folder:
+    with quiet_transformers(), without_fast_paths(), new_folder(out) as folder:
         progress(f"loading {name}")
         manifest = _write(recipe(), options, folder, name, progress)
     return Bundle(out, manifest)
@@ -119,6 +120,7 @@ def _write(recipe: Recipe, options: ExportOptions, folder: Path, name: str, prog
         model=name,
         versions={name: version(name) for name in ("ravan-fl", "torch", "transformers", "onnx", "onnxruntime")},
         verification=measured.verification,
+        inputs=measured.inputs,
         micro_batch=measured.micro_batch,
         **recipe.settings,
     )
@@ -152,19 +154,26 @@ def _adapt(recipe: Recipe, options: ExportOptions) -> AdapterSpec:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of the graphs once they are written: differences to torch, and the tokens to compute at a time."""
+    """What is known of the graphs once they are written.
+
+    Attributes:
+        verification: differences to torch.
+        inputs: what the graphs take.
+        micro_batch: the tokens to compute at a time.
+    """
 
     verification: dict[str, float]
+    inputs: tuple[TensorInput, ...]
     micro_batch: int
 
 
 def _write_graphs(recipe: Recipe, spec: AdapterSpec, folder: Path, options: ExportOptions) -> Measured:
     """Writes the graphs with their weights, checked against torch."""
-    forward = export_forward(recipe.model, spec, recipe.example(3, 17).batch, recipe.axes, recipe.longest)
+    forward = export_forward(recipe.model, spec, recipe.example(3, 17).batch, recipe.axes, recipe.sizes)
     other = recipe.example(5, 24)  # other sizes than exported: both axes must be dynamic
-    graphs = Graphs(forward, split_prefix(forward, named_trainables(recipe.model, spec)), spec)
-    tokens = _tokens(recipe)
-    micro_batch, budget = choose_micro_batch(graphs.activations(tokens), tokens, options.activation_memory)
+    graphs = Graphs(forward, split_prefix(forward, named_trainables(recipe.model, spec)), spec, recipe.loss)
+    kept, memory = graphs.activations(recipe.sizes), options.activation_memory
+    micro_batch, budget = choose_micro_batch(kept, _tokens(recipe), memory, recipe.sizes)
     graphs.save(folder, Numbers(), budget)
     flat = perturbed(spec, read_trainables(recipe.model, spec))
     seen = verify(folder, recipe.model, spec, other, flat)
@@ -175,13 +184,13 @@ def _write_graphs(recipe: Recipe, spec: AdapterSpec, folder: Path, options: Expo
         graphs.save(folder, Numbers(Precision.INT8, calibrate(forward, feed | tensors(spec, flat))), budget)
         measured["int8_cosine"] = int8_likeness(seen.outputs, run_graphs(folder, feed), spec)
         require_likeness(measured["int8_cosine"])
-    return Measured(measured, micro_batch)
+    return Measured(measured, graphs.inputs(), micro_batch)
 
 
 def _tokens(recipe: Recipe) -> int:
-    """Of a full sequence, or of an image."""
+    """Of a full sequence, or of an image; of a custom model's example as ``Manifest.row_tokens``."""
     image: ImageSettings | None = recipe.settings.get("image")
-    return image.tokens if image else recipe.longest
+    return image.tokens if image else math.prod(recipe.sizes.values())
 
 
 def _copy_tokenizer(folder: Path, name: str) -> None:

@@ -86,6 +86,12 @@ class ImageClassifierSettings(ExportSettings):
     labels: str = Field(description="Number of labels, or a text file with one label name a line.")
 
 
+class CustomModelSettings(ExportSettings):
+    """Settings of ``ravan-export custom``."""
+
+    model: str = argument("package.module:factory or file.py:factory, a function that returns a CustomModel.")
+
+
 @app.command()
 @command(TextClassifierSettings)
 def text_classifier(settings: TextClassifierSettings) -> None:
@@ -143,6 +149,19 @@ def image_classifier(settings: ImageClassifierSettings) -> None:
 
 
 @app.command()
+@command(CustomModelSettings)
+def custom(settings: CustomModelSettings) -> None:
+    """Export a torch module of your own, described by a ravan.torch.CustomModel."""
+
+    def recipe() -> "Recipe":
+        from export.custom import custom_model
+
+        return custom_model(settings.model)
+
+    _export(settings, recipe, Path(settings.model).name)
+
+
+@app.command()
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="A bundle's folder.")],
     output: Annotated[Format, typer.Option("--format", help="text or json.")] = Format.TEXT,
@@ -158,7 +177,7 @@ def merge(
     out: Annotated[Path, typer.Option(help="Folder to write the model to; must not exist.")],
     int8: Annotated[bool, typer.Option("--int8", help="Write model-int8.onnx too, with int8 weights.")] = False,
 ) -> None:
-    """Merge a trained adapter into the model: a transformers folder and model.onnx."""
+    """Merge a trained adapter into the model: a transformers folder (or a state dict) and model.onnx."""
     with console.status("starting") as status:
         from export.merge import merge_bundle
 
@@ -201,8 +220,8 @@ def read_labels(value: str) -> tuple[str, ...]:
     return labels
 
 
-def _export(settings: ExportSettings, recipe: Callable[[], "Recipe"]) -> None:
-    """The common part of the export commands."""
+def _export(settings: ExportSettings, recipe: Callable[[], "Recipe"], name: str = "") -> None:
+    """The common part of the export commands; ``name`` is the model's, its folder's or hub id by default."""
     if (settings.rank is None) == (settings.budget is None):
         raise SettingsError("Give either --rank or --budget: the one follows from the other.")
     with console.status("starting") as status:
@@ -221,7 +240,7 @@ def _export(settings: ExportSettings, recipe: Callable[[], "Recipe"]) -> None:
             tolerance=settings.tolerance,
             activation_memory=settings.activation_memory * 1_000_000,
         )
-        name = Path(settings.model).name if Path(settings.model).exists() else settings.model
+        name = name or (Path(settings.model).name if Path(settings.model).exists() else settings.model)
         bundle = export_bundle(recipe, options, settings.out, name, lambda text: _step(status.update, text))
     _print_bundle(bundle.folder, Format.TEXT)
 

@@ -12,7 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from export.plain_attention import PlainAttention
+from export.recipe import logits_of
 from ravan.errors import ExportError
+from ravan.inputs import BATCH, LEAST
 from ravan.runtime.names import LOGITS
 from ravan.spec import AdapterSpec
 from ravan.torch import named_trainables
@@ -35,9 +38,8 @@ class _OfBatch(nn.Module):
         return self._logits({}, batch)
 
     def _logits(self, values: dict[str, Tensor], batch: Sequence[Tensor]) -> Tensor:
-        out = functional_call(self.model, values, (), dict(zip(self._inputs, batch, strict=True)))
-        logits: Tensor = out.logits if hasattr(out, LOGITS) else out
-        return logits
+        with PlainAttention():
+            return logits_of(functional_call(self.model, values, (), dict(zip(self._inputs, batch, strict=True))))
 
 
 class _OfTrainables(_OfBatch):
@@ -52,11 +54,11 @@ class _OfTrainables(_OfBatch):
 
 
 def export_forward(
-    model: nn.Module, spec: AdapterSpec, batch: Mapping[str, Tensor], axes: Axes, longest: int
+    model: nn.Module, spec: AdapterSpec, batch: Mapping[str, Tensor], axes: Axes, longest: Mapping[str, int]
 ) -> ir.Model:
     """Exports logits as a function of the trainables (inputs named as the parameters) and the batch.
 
-    The batch's dynamic ``axes`` are "batch" and "length", which goes up to ``longest``.
+    The batch's dynamic ``axes`` are "batch" and those of ``longest``, which says how far each goes.
 
     Raises:
         ExportError: torch can't express the model in ONNX; names the operator or module as torch reports it.
@@ -73,7 +75,9 @@ def export_forward(
     return exported
 
 
-def export_plain(model: nn.Module, batch: Mapping[str, Tensor], axes: Axes, longest: int, path: Path) -> None:
+def export_plain(
+    model: nn.Module, batch: Mapping[str, Tensor], axes: Axes, longest: Mapping[str, int], path: Path
+) -> None:
     """Writes the model as it is, batch in and logits out, to ``path``, its weights beside it in ``path``.data."""
     dynamic = (_dynamic(batch, axes, longest),)
     exported = _export(_OfBatch(model, batch), tuple(batch.values()), dynamic, list(batch))
@@ -81,11 +85,10 @@ def export_plain(model: nn.Module, batch: Mapping[str, Tensor], axes: Axes, long
     ir.save(exported, path, external_data=f"{path.name}.data")
 
 
-def _dynamic(batch: Iterable[str], axes: Axes, longest: int) -> tuple[dict[int, Any], ...]:
+def _dynamic(batch: Iterable[str], axes: Axes, longest: Mapping[str, int]) -> tuple[dict[int, Any], ...]:
     """Every input's axes with what they may range over."""
-    sizes = {"batch": torch.export.Dim("batch", min=1, max=4096)}
-    if longest:
-        sizes["length"] = torch.export.Dim("length", min=2, max=longest)
+    sizes = {name: torch.export.Dim(name, min=LEAST, max=size) for name, size in longest.items()}
+    sizes[BATCH] = torch.export.Dim(BATCH, min=1, max=4096)
     return tuple({axis: sizes[name] for axis, name in axes[value].items()} for value in batch)
 
 

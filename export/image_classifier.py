@@ -1,20 +1,23 @@
 """A transformers vision transformer as a training bundle for image classification."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from export.architectures import IMAGE_CLASSIFIERS, defaults_for
+from export.image_processor import normalization, read_processor, size_of, write_processor
 from export.recipe import Example, Recipe
-from export.transformers_io import image_normalization, label_names, load_model, save, saved_labels
+from export.transformers_io import label_names, load_model, save, saved_labels
 from ravan.bundle import ImageSettings, Task
 from ravan.errors import ExportError
 from ravan.runtime.names import PIXEL_VALUES
+
+ANY_SIZE = {"dinov2"}
+"""Families whose position embeddings are interpolated to the size of the images."""
+SPECIAL_TOKENS = {"cls_token", "class_embedding", "distillation_token"}
 
 
 def image_classifier(model: str | Path, labels: tuple[str, ...] | None = None, seed: int = 0) -> Recipe:
@@ -39,8 +42,12 @@ def image_classifier(model: str | Path, labels: tuple[str, ...] | None = None, s
 
 
 def _settings(name: str | Path, model: PreTrainedModel) -> ImageSettings:
-    """Size and channels from the model, normalization from its image processor if it has one."""
-    config = model.config
+    """Size and channels from the model, normalization from its image processor if it has one.
+
+    The size is the processor's where the model fits its position embeddings to any size.
+    """
+    config = getattr(model.config, "vision_config", model.config)  # CLIP and SigLIP describe two towers
+    processor = read_processor(name)
     try:
         height, width = _pair(config.image_size)
         down, across = _pair(config.patch_size)
@@ -49,26 +56,22 @@ def _settings(name: str | Path, model: PreTrainedModel) -> ImageSettings:
         raise ExportError(f"{name} is no vision transformer ({error}): give one with patches of fixed size.") from error
     if channels not in (1, 3):
         raise ExportError(f"{name} takes images of {channels} channels: give a model for grey (1) or RGB (3) images.")
-    mean, std = image_normalization(name, channels)
-    return ImageSettings(height, width, mean, std, (height // down) * (width // across) + 1)
+    if config.model_type in ANY_SIZE:
+        height, width = size_of(processor) or (height, width)
+    mean, std = normalization(processor, channels)
+    return ImageSettings(height, width, mean, std, (height // down) * (width // across) + _special_tokens(model))
+
+
+def _special_tokens(model: PreTrainedModel) -> int:
+    """Tokens beside the patches; DeiT, for one, has a distillation token beside the class token."""
+    parameters = {name.rsplit(".", 1)[-1] for name, _ in model.named_parameters()}
+    return len(parameters & SPECIAL_TOKENS)
 
 
 def _save(model: PreTrainedModel, settings: ImageSettings, folder: Path) -> None:
     """The model, and the settings of its images as transformers' image processors read them."""
     save(model, None, folder)
-    processor = {
-        "image_processor_type": "ViTImageProcessor",
-        "do_convert_rgb": settings.channels == 3,
-        "do_resize": True,
-        "size": {"height": settings.height, "width": settings.width},
-        "resample": int(Image.Resampling.BILINEAR),
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": settings.mean,
-        "image_std": settings.std,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n", "utf-8")
+    write_processor(settings, folder)
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -4,10 +4,11 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from ravan.bases import overfull
-from ravan.bundle import Bundle
+from ravan.bundle import Bundle, Manifest
 from ravan.spec import Init
 from ravan.update import largest_size
 
@@ -22,7 +23,7 @@ def facts(bundle: Bundle) -> dict[str, Any]:
         "model": manifest.model,
         "task": manifest.task,
         "labels": list(manifest.labels),
-        **({"image": asdict(manifest.image)} if manifest.image else {"max_length": manifest.max_length}),
+        **_examples(manifest),
         "precision": str(manifest.precision),
         "adapted_layers": [layer.name for layer in spec.layers],
         "heads": spec.heads,
@@ -37,6 +38,14 @@ def facts(bundle: Bundle) -> dict[str, Any]:
         "versions": dict(manifest.versions),
         "notes": notes(bundle),
     }
+
+
+def _examples(manifest: Manifest) -> dict[str, Any]:
+    """What the bundle's examples are."""
+    if manifest.custom:
+        inputs = {value.name: str(value) for value in manifest.inputs}
+        return {"inputs": inputs, **asdict(manifest.custom)}
+    return {"image": asdict(manifest.image)} if manifest.image else {"max_length": manifest.max_length}
 
 
 def notes(bundle: Bundle) -> list[str]:
@@ -54,7 +63,7 @@ def describe(bundle: Bundle) -> RenderableType:
     """Tables of a bundle's facts and files."""
     about = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in facts(bundle).items():
-        about.add_row(name.replace("_", " "), _plain(value))
+        about.add_row(name.replace("_", " "), escape(_plain(value)))
     files = Table("file", "bytes", "sha256", box=None, padding=(0, 2, 0, 0))
     for name, entry in bundle.manifest.files.items():
         files.add_row(name, f"{entry.size:,}", entry.sha256[:16])
@@ -67,7 +76,7 @@ def _plain(value: object) -> str:
             shown = [*value[:2], "...", value[-1]] if len(value) > SHOWN else value
             return f"{len(value)}: {', '.join(map(str, shown))}" if value else "none"
         case dict():
-            return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
+            return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items()) or "none"
         case int():
             return f"{value:,}"
         case _:

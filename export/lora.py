@@ -70,7 +70,10 @@ def lora_tensors(spec: AdapterSpec, adapter: Update) -> dict[str, np.ndarray]:
 
 def _require_own_layers(bundle: Bundle) -> None:
     """Raises ExportError if a layer is one of those that a fused one was taken apart into."""
-    model_type = json.loads(bundle.path(f"{SOURCE}/config.json").read_text("utf-8")).get("model_type")
+    config = bundle.path(f"{SOURCE}/config.json")
+    if not config.exists():  # a torch module of a user's own, adapted as it is
+        return
+    model_type = json.loads(config.read_text("utf-8")).get("model_type")
     for layer in bundle.manifest.adapter.layers:
         if FUSED.get(model_type, "") in layer.name.split(".")[:-1]:
             raise ExportError(f"{layer.name} is a part of a fused layer, which LoRA can't adapt: use merge instead.")

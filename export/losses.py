@@ -33,11 +33,14 @@ class TrainLoss:
 
 @dataclass(frozen=True)
 class EvalLoss:
-    """A scalar mean loss, the number of labels behind it, and for how many the prediction is right."""
+    """A scalar mean loss, the number of labels behind it, and for how many the prediction is right.
+
+    ``correct`` is None where no prediction is right or wrong.
+    """
 
     value: ir.Value
     weight: ir.Value
-    correct: ir.Value
+    correct: ir.Value | None
 
 
 def train_loss(b: Builder, logits: ir.Value, labels: ir.Value) -> TrainLoss:

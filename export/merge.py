@@ -1,4 +1,4 @@
-"""A bundle and a trained adapter as a plain model again: a transformers folder and an inference graph."""
+"""A bundle and a trained adapter as a plain model again: a folder as it was loaded from, and an inference graph."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,16 +9,21 @@ import torch
 from torch import Tensor
 
 from export.causal_lm import causal_lm
+from export.custom import saved_model
 from export.forward import export_plain
 from export.image_classifier import image_classifier
 from export.inference import Agreement, write_int8
-from export.recipe import Recipe
+from export.plain_attention import without_fast_paths
+from export.recipe import Recipe, logits_of
 from export.text_classifier import text_classifier
 from export.token_classifier import token_classifier
 from export.transformers_io import quiet_transformers
-from ravan.bundle import SOURCE, Bundle, Task, check_file
+from export.verify import apart
+from ravan.bundle import SOURCE, Bundle, Task
+from ravan.bundle_files import check_file
 from ravan.errors import ExportError
 from ravan.files import new_folder
+from ravan.inputs import Loss
 from ravan.runtime.adapter import read_adapter
 from ravan.runtime.names import LOGITS
 from ravan.runtime.session import open_session
@@ -31,11 +36,11 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Merged:
-    """Where the merged model is and how far its logits are from the adapter model's, absolute.
+    """Where the merged model is and how far its logits are from the adapter model's, see ``export.verify.apart``.
 
     Attributes:
-        folder: loads with transformers; holds ``model.onnx`` for onnxruntime too.
-        transformers: largest difference of the folder's logits, loaded afresh.
+        folder: loads with transformers, or holds a custom module's state dict; ``model.onnx`` for onnxruntime too.
+        transformers: largest difference of the folder's logits, loaded afresh into torch.
         onnx: largest difference of model.onnx's logits.
         int8: how model-int8.onnx agrees with model.onnx; None if it was not wanted.
     """
@@ -61,7 +66,7 @@ def merge_bundle(
         check_file(bundle.folder, name, entry)
     spec = bundle.manifest.adapter
     trainables = read_adapter(adapter, spec).trainables(spec)
-    with quiet_transformers(), new_folder(out) as folder:
+    with quiet_transformers(), without_fast_paths(), new_folder(out) as folder:
         progress("merging")
         recipe = reload(bundle, bundle.path(SOURCE))
         batch = recipe.example(4, 24).batch
@@ -72,22 +77,23 @@ def merge_bundle(
         recipe.save(folder)
         progress(f"exporting {INFERENCE}")
         merged = reload(bundle, folder)
-        export_plain(merged.model, batch, merged.axes, merged.longest, folder / INFERENCE)
+        export_plain(merged.model, batch, merged.axes, merged.sizes, folder / INFERENCE)
         progress("comparing logits")
         arrays = {name: value.numpy() for name, value in batch.items()}
-        by_transformers = _logits(merged, batch)
+        by_torch = _logits(merged, batch)
         (by_onnx,) = open_session(folder / INFERENCE).run([LOGITS], arrays)
-        off_transformers, off_onnx = (float(np.abs(seen - expected).max()) for seen in (by_transformers, by_onnx))
-        if not max(off_transformers, off_onnx) <= TOLERANCE:
+        values = recipe.loss is Loss.MEAN_SQUARED_ERROR
+        off_torch, off_onnx = (apart(seen, expected, values=values) for seen in (by_torch, by_onnx))
+        if not max(off_torch, off_onnx) <= TOLERANCE:
             raise ExportError(
-                f"The merged model's logits are off by {max(off_transformers, off_onnx):.1e} (tolerance "
+                f"The merged model's logits are off by {max(off_torch, off_onnx):.1e} (tolerance "
                 f"{TOLERANCE:.0e}): check that the adapter's values are of a sensible size."
             )
         agreement = None
         if int8:
             progress(f"quantizing into {INT8_INFERENCE}")
             agreement = write_int8(folder / INFERENCE, arrays, folder / INT8_INFERENCE)
-    return Merged(out, off_transformers, off_onnx, agreement)
+    return Merged(out, off_torch, off_onnx, agreement)
 
 
 def reload(bundle: Bundle, folder: Path) -> Recipe:
@@ -102,9 +108,11 @@ def reload(bundle: Bundle, folder: Path) -> Recipe:
             return causal_lm(folder, manifest.max_length)
         case Task.IMAGE_CLASSIFICATION:
             return image_classifier(folder)
+        case Task.CUSTOM:
+            return saved_model(folder)
 
 
 def _logits(recipe: Recipe, batch: dict[str, Tensor]) -> np.ndarray:
     with torch.no_grad():
-        logits: np.ndarray = recipe.model(**batch).logits.numpy()
+        logits: np.ndarray = logits_of(recipe.model(**batch)).numpy()
     return logits

@@ -12,9 +12,7 @@ import onnx_ir.passes.common as passes
 
 from export.autodiff.backward import FLOATS, active_values, attribute, dims
 from export.quantize import frozen_weight
-from ravan.runtime.names import ATTENTION_MASK, HIDDEN, INPUT_IDS, PIXEL_VALUES
-
-RAW_INPUTS = {INPUT_IDS, PIXEL_VALUES}
+from ravan.runtime.names import ATTENTION_MASK, HIDDEN
 
 
 @dataclass(frozen=True)
@@ -30,13 +28,13 @@ def split_prefix(forward: ir.Model, trained: Collection[str]) -> Parts | None:
 
     The cut is a float value [batch, length, width] such that the loss depends on the raw input through it alone; an
     attention mask and shapes may go around it. Of all such values the last, and only if a product with a frozen weight
-    lies before it.
+    lies before it. Without a mask the length must be fixed: nothing would hide what short examples are padded with.
     """
     trainables = len(trained)
     cut = _last_cut(forward.graph, trainables)
     if cut is None:
         return None
-    rest = _after(forward.clone(), cut)
+    rest = _after(forward.clone(), cut, trainables)
     return None if rest is None else Parts(_before(forward.clone(), cut, trainables), rest)
 
 
@@ -46,6 +44,7 @@ def _last_cut(graph: ir.Graph, trainables: int) -> str | None:
     living = _of_raw_input(graph, trainables)
     waiting = {value: sum(node.op_type != "Shape" for node, _ in value.uses()) for value in living}
     open_values = {value for value in graph.inputs if value in living}
+    masked = any(value.name == ATTENTION_MASK for value in graph.inputs)
     products, found = 0, None
     for node in graph:
         if any(out in active for out in node.outputs):
@@ -58,9 +57,16 @@ def _last_cut(graph: ir.Graph, trainables: int) -> str | None:
         open_values = {value for value in open_values if waiting[value]}
         if products and len(open_values) == 1:
             (only,) = open_values
-            if only.dtype in FLOATS and only.shape is not None and len(dims(only)) == 3:
+            if _can_be_kept(only, masked=masked):
                 found = only.name
     return found
+
+
+def _can_be_kept(value: ir.Value, *, masked: bool) -> bool:
+    """Whether hidden states of several examples can be joined again: [batch, length, width], short ones hidden."""
+    if value.dtype not in FLOATS or value.shape is None or len(dims(value)) != 3:
+        return False
+    return masked or isinstance(dims(value)[1], int)
 
 
 def _of_raw_input(graph: ir.Graph, trainables: int) -> set[ir.Value]:
@@ -82,13 +88,13 @@ def _before(model: ir.Model, cut: str, trainables: int) -> ir.Model:
     return model
 
 
-def _after(model: ir.Model, cut: str) -> ir.Model | None:
+def _after(model: ir.Model, cut: str, trainables: int) -> ir.Model | None:
     """None if a shape is needed that neither the mask nor the hidden state has."""
     graph = model.graph
     old = _named(graph, cut)
     hidden = ir.val(HIDDEN, ir.DataType.FLOAT, old.shape)
     ir.convenience.replace_all_uses_with(old, hidden)
-    raw = [value for value in graph.inputs if value.name in RAW_INPUTS]
+    raw = [value for value in graph.inputs[trainables:] if value.name != ATTENTION_MASK]
     mask = next((value for value in graph.inputs if value.name == ATTENTION_MASK), None)
     for node, _ in [use for value in raw for use in value.uses() if use[0].op_type == "Shape"]:
         if mask is not None:

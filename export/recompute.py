@@ -17,12 +17,14 @@ from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
-from sympy import parse_expr
 
 from export.autodiff.backward import Backward, Rule, dims
 from export.onnx_builder import Builder
 from export.segments import Segment, find_segments
+from ravan.axes import axis_size
 from ravan.errors import ExportError
+
+MOVES = {"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 
 
 @dataclass(frozen=True)
@@ -157,21 +159,21 @@ def _bytes(value: ir.Value, sizes: Mapping[str, int]) -> int:
     shape = [] if value.shape is None else dims(value)
     if all(isinstance(d, int) for d in shape) or value.dtype is None:
         return 0
-    return int(math.prod(_length(d, value, sizes) for d in shape) * value.dtype.itemsize)
-
-
-def _length(axis: int | str | None, value: ir.Value, sizes: Mapping[str, int]) -> int:
-    """Of an axis, which may be "batch*length" or "length + 1"."""
-    if isinstance(axis, int):
-        return axis
-    known = sizes.get(axis or "")
-    length = parse_expr(axis or "unnamed").subs(sizes) if known is None else known
     try:
-        return int(length)
-    except TypeError as error:  # sympy's, of an expression with a name left
-        raise ExportError(
-            f"The size of axis {axis} of {value.name} is unknown: give the model inputs of fixed rank."
-        ) from error
+        return int(math.prod(axis_size(str(d), sizes) for d in shape) * value.dtype.itemsize)
+    except KeyError as unknown:
+        same = _same_values(value)  # shape inference may lose an axis where values only move
+        if same is None:
+            raise ExportError(
+                f"The size of axis {unknown.args[0]} of {value.name} is unknown: set no limit on activations."
+            ) from None
+        return _bytes(same, sizes)
+
+
+def _same_values(value: ir.Value) -> ir.Value | None:
+    """The value that this one holds the values of, in another order or shape."""
+    node = value.producer()
+    return node.inputs[0] if node is not None and node.op_type in MOVES else None
 
 
 def _gate(b: Builder, hidden: ir.Value, waits: Sequence[ir.Value]) -> ir.Value:

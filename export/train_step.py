@@ -15,8 +15,10 @@ from export.losses import eval_loss, train_loss
 from export.onnx_builder import Builder
 from export.quantize import Scheme, quantize_embeddings, quantize_frozen_products
 from export.recompute import Budget, DifferentiatedGraph, observed, recompute
+from export.squared_error import eval_squared_error, train_squared_error
 from export.vocabulary import find_head
 from ravan.bundle import Precision
+from ravan.inputs import Loss
 from ravan.runtime.names import CORRECT, GRADIENTS, LABELS, LOSS, TRAINABLES, WEIGHT
 from ravan.spec import AdapterSpec
 
@@ -51,11 +53,16 @@ FLOAT = Numbers()
 
 
 def train_graph(
-    forward: ir.Model, spec: AdapterSpec, numbers: Numbers = FLOAT, budget: Budget | None = None
+    forward: ir.Model,
+    spec: AdapterSpec,
+    numbers: Numbers = FLOAT,
+    budget: Budget | None = None,
+    objective: Loss | None = None,
 ) -> ir.Model:
     """Loss and all gradients of one batch, as plain ONNX operators.
 
-    With a ``budget`` the layers that do not fit are recomputed; the Report is the model's ``meta[RECOMPUTED]``.
+    The loss is the cross entropy of examples or tokens unless the ``objective`` is another. With a ``budget`` the
+    layers that do not fit are recomputed; the Report is the model's ``meta[RECOMPUTED]``.
 
     Raises:
         ExportError: an operator has no gradient rule, a trainable does not influence the loss, or the budget is less
@@ -65,9 +72,12 @@ def train_graph(
     graph = model.graph
     trainables = _flat_trainables(graph, spec)
     forward_nodes = set(graph)
-    b, logits, labels = Builder(graph, "step"), graph.outputs[0], _labels(graph)
+    b, logits, labels = Builder(graph, "step"), graph.outputs[0], _labels(graph, objective)
     head = find_head(logits)
-    loss = train_next_token_loss(b, head, labels, numbers.precision) if head else train_loss(b, logits, labels)
+    if objective is Loss.MEAN_SQUARED_ERROR:
+        loss = train_squared_error(b, logits, labels)
+    else:
+        loss = train_next_token_loss(b, head, labels, numbers.precision) if head else train_loss(b, logits, labels)
     graph.outputs.clear()
     arriving: dict[ir.Value, ir.Value] = {}
     rules = numbers.rules if budget is None else RULES  # the faster ones keep more, which a budget has no room for
@@ -84,20 +94,28 @@ def train_graph(
     return _finished(model)
 
 
-def eval_graph(forward: ir.Model, spec: AdapterSpec, numbers: Numbers = FLOAT) -> ir.Model:
-    """Loss and counts of one batch, and the logits unless they are the product with a frozen vocabulary."""
+def eval_graph(
+    forward: ir.Model, spec: AdapterSpec, numbers: Numbers = FLOAT, objective: Loss | None = None
+) -> ir.Model:
+    """Loss and counts of one batch, and the logits unless they are the product with a frozen vocabulary.
+
+    ``objective`` as for ``train_graph``.
+    """
     model = forward.clone()
     graph = model.graph
     _flat_trainables(graph, spec)
-    b, logits, labels = Builder(graph, "eval"), graph.outputs[0], _labels(graph)
-    if head := find_head(logits):
+    b, logits, labels = Builder(graph, "eval"), graph.outputs[0], _labels(graph, objective)
+    if objective is Loss.MEAN_SQUARED_ERROR:
+        loss = eval_squared_error(b, logits, labels)
+    elif head := find_head(logits):
         loss = eval_next_token_loss(b, head, labels, numbers.precision)
         graph.outputs.clear()
     else:
         loss = eval_loss(b, logits, labels)
     numbers.apply(graph)
     for name, value in ((LOSS, loss.value), (WEIGHT, loss.weight), (CORRECT, loss.correct)):
-        _output(graph, name, value, [])
+        if value is not None:
+            _output(graph, name, value, [])
     return _finished(model)
 
 
@@ -126,8 +144,12 @@ def _flat_trainables(graph: ir.Graph, spec: AdapterSpec) -> list[ir.Value]:
     return parts
 
 
-def _labels(graph: ir.Graph) -> ir.Value:
-    labels = ir.val(LABELS, ir.DataType.INT64, dims(graph.outputs[0])[:-1])
+def _labels(graph: ir.Graph, objective: Loss | None) -> ir.Value:
+    shape = dims(graph.outputs[0])
+    if objective is Loss.MEAN_SQUARED_ERROR:
+        labels = ir.val(LABELS, ir.DataType.FLOAT, shape)
+    else:
+        labels = ir.val(LABELS, ir.DataType.INT64, shape[:-1])
     graph.inputs.append(labels)
     return labels
 

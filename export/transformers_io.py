@@ -11,7 +11,6 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.image_processing_base import ImageProcessingMixin
 from transformers.utils import logging
 
 from export.plain_layers import put_together, take_apart
@@ -114,21 +113,6 @@ def saved_labels(model: PreTrainedModel) -> tuple[str, ...]:
     return tuple(names[i] for i in range(len(names)))
 
 
-def image_normalization(model: str | Path, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel from preprocessor_config.json, as transformers' image processors do.
-
-    0.5 and 0.5, which maps pixels to -1..1, if the model has none; 0 and 1 if its processor leaves them as they are.
-    """
-    try:
-        found, _ = ImageProcessingMixin.get_image_processor_dict(model)
-    except (OSError, ValueError):
-        found = {}
-    if found.get("do_normalize") is False:
-        return (0.0,) * channels, (1.0,) * channels
-    mean, std = (_per_channel(found.get(name), channels) for name in ("image_mean", "image_std"))
-    return mean, std
-
-
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
     """Saves both as transformers does, in transformers' own layers.
 
@@ -158,11 +142,6 @@ def _dequantized(model: PreTrainedModel) -> PreTrainedModel:
     fresh = type(model)(config)
     fresh.load_state_dict(model.state_dict())
     return fresh
-
-
-def _per_channel(values: object, channels: int) -> tuple[float, ...]:
-    given = tuple(map(float, values)) if isinstance(values, (list, tuple)) else (0.5,) * channels
-    return given if len(given) == channels else given[:1] * channels
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from export.recipe import Example
+from export.recipe import Example, logits_of
 from ravan.bundle import EVAL, PREFIX, TRAIN
 from ravan.errors import ExportError
 from ravan.layout import Vector
@@ -36,10 +36,10 @@ class Verification:
     """Largest differences seen between the graphs and torch.
 
     Attributes:
-        loss: of the loss, absolute.
+        loss: of the loss, see ``apart``.
         gradient: of any gradient, relative to the largest absolute value in its tensor.
         worst: the trainable with that gradient.
-        logits: of eval.onnx's logits, absolute; 0 for language models, which give the loss alone.
+        logits: of eval.onnx's logits, see ``apart``; 0 for language models, which give the loss alone.
         outputs: what the graphs gave, for int8 to be held against.
     """
 
@@ -55,9 +55,8 @@ def verify(folder: Path, model: nn.Module, spec: AdapterSpec, example: Example, 
     start = read_trainables(model, spec)
     write_trainables(model, spec, flat)
     try:
-        expected = model(**example.batch)
-        logits: Tensor = expected.logits if hasattr(expected, LOGITS) else expected
-        loss = F.cross_entropy(logits.flatten(0, -2), example.labels.flatten(), ignore_index=IGNORED)
+        logits = logits_of(model(**example.batch))
+        loss = torch_loss(logits, example.labels)
         parameters = named_trainables(model, spec)
         gradients = torch.autograd.grad(loss, list(parameters.values()))
         seen = run_graphs(folder, feed_of(example, flat))
@@ -65,13 +64,27 @@ def verify(folder: Path, model: nn.Module, spec: AdapterSpec, example: Example, 
         write_trainables(model, spec, start)
     errors = _gradient_errors(list(parameters), gradients, seen.gradients)
     worst = max(errors, key=errors.__getitem__)
+    values = example.labels.is_floating_point()
     return Verification(
-        loss=max(abs(seen.loss - loss.item()), abs(seen.eval_loss - loss.item())),
+        loss=max(apart(value, loss.item(), values=values) for value in (seen.loss, seen.eval_loss)),
         gradient=errors[worst],
         worst=worst,
-        logits=0.0 if seen.logits is None else float(np.abs(seen.logits - logits.detach().numpy()).max()),
+        logits=0.0 if seen.logits is None else apart(seen.logits, logits.detach().numpy(), values=values),
         outputs=seen,
     )
+
+
+def torch_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean that graphs are held against: squared error if the labels are floats, else cross entropy."""
+    if labels.is_floating_point():
+        return F.mse_loss(logits, labels)
+    return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED)
+
+
+def apart(seen: np.ndarray | float, expected: np.ndarray | float, *, values: bool) -> float:
+    """The largest difference: absolute for logits, for ``values`` of any unit relative to the largest above 1."""
+    unit = max(float(np.abs(expected).max()), 1.0) if values else 1.0
+    return float(np.abs(seen - expected).max() / unit)
 
 
 def int8_likeness(exact: GraphOutputs, int8: GraphOutputs, spec: AdapterSpec) -> float:

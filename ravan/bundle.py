@@ -5,29 +5,30 @@
     prefix.onnx     only with adapters in the top layers alone: what of the model no trainable changes, batch in,
                     hidden states out, which train.onnx then takes instead of the raw input
     weights.bin     frozen weights and bases, shared by all graphs
-    tokenizer.json  turns text into token ids; not in bundles for images
+    tokenizer.json  turns text into token ids; only in bundles for text
     initial.ravan   the adapter of round 0, as an update that carries every head
     manifest.json   this file's ``Manifest``
-    source/         the model as transformers loads it; stays with the operator and is used by merge
+    source/         the model as it was loaded; stays with the operator and is used by merge
 
 The bundle's id is the sha256 of its manifest's canonical JSON, so that it fixes every file.
 """
 
 import hashlib
 import json
-import string
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from ravan.bundle_files import MANIFEST, FileEntry, check_file, read_entries
 from ravan.errors import BundleError, SpecError
+from ravan.inputs import CustomSettings, Metric, TensorInput
 from ravan.spec import AdapterSpec, canonical_json
 
-SCHEMA = 2
-READABLE = (1, 2)
-MANIFEST = "manifest.json"
+SCHEMA = 3
+READABLE = (1, 2, 3)
 TRAIN = "train.onnx"
 EVAL = "eval.onnx"
 PREFIX = "prefix.onnx"
@@ -37,7 +38,6 @@ INITIAL = "initial.ravan"
 SOURCE = "source"
 MICRO_BATCH = 1024  # tokens; more makes a step no faster
 LARGEST_SIDE = 4096  # pixels of an image, and its tokens
-_CHUNK = 1 << 20
 
 
 class Task(StrEnum):
@@ -47,6 +47,7 @@ class Task(StrEnum):
     TOKEN_CLASSIFICATION = "token-classification"  # noqa: S105 no password
     CAUSAL_LM = "causal-lm"
     IMAGE_CLASSIFICATION = "image-classification"
+    CUSTOM = "custom"
 
     @property
     def per_token(self) -> bool:
@@ -57,7 +58,7 @@ class Task(StrEnum):
     def device_files(self) -> tuple[str, ...]:
         """What every bundle of this task holds for devices."""
         always = (TRAIN, EVAL, WEIGHTS, INITIAL)
-        return always if self is Task.IMAGE_CLASSIFICATION else (*always, TOKENIZER)
+        return always if self in (Task.IMAGE_CLASSIFICATION, Task.CUSTOM) else (*always, TOKENIZER)
 
 
 class Precision(StrEnum):
@@ -103,22 +104,14 @@ class ImageSettings:
 
 
 @dataclass(frozen=True)
-class FileEntry:
-    """Size in bytes and sha256 (hex) of one file of the bundle."""
-
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
 class Manifest:
     """What a bundle holds and promises.
 
     Attributes:
         task: what the model is trained to do.
         adapter: the adapter spec.
-        labels: label names in the order of the logits; empty for language models.
-        max_length: longest sequence, tokens; 0 for images.
+        labels: label names in the order of the logits; empty for language models and regression.
+        max_length: longest sequence, tokens; 0 for images and custom models.
         pad_id: token id that fills short sequences.
         precision: of the frozen products.
         files: what a device downloads, by path inside the bundle.
@@ -128,6 +121,8 @@ class Manifest:
         verification: largest differences seen against torch, and the tolerance.
         language: only for language models.
         image: only for images.
+        custom: only for models of a user's own.
+        inputs: of the graphs, the trainables left out and the labels last.
         micro_batch: tokens that a device computes at a time unless told otherwise.
         memory: bytes that a training process takes at its largest, by the name of the preset it was measured with.
         schema: of the manifest; kept, so that the id of an older bundle stays what it was.
@@ -146,6 +141,8 @@ class Manifest:
     verification: Mapping[str, float] = field(default_factory=dict)
     language: LanguageSettings | None = None
     image: ImageSettings | None = None
+    custom: CustomSettings | None = None
+    inputs: tuple[TensorInput, ...] = ()
     micro_batch: int = MICRO_BATCH
     memory: Mapping[str, int] = field(default_factory=dict)
     schema: int = SCHEMA
@@ -157,7 +154,21 @@ class Manifest:
 
     def row_tokens(self, length: int) -> int:
         """What one row of a batch counts for: an image's tokens, or the ``length`` of a sequence."""
+        if self.custom:
+            return math.prod(self.custom.longest.values())
         return self.image.tokens if self.image else length
+
+    @property
+    def longest(self) -> Mapping[str, int]:
+        """The largest size of each dimension with a name, "batch" left out."""
+        return self.custom.longest if self.custom else {"length": self.max_length}
+
+    @property
+    def metric(self) -> Metric:
+        """By what rounds are compared unless the operator says otherwise."""
+        if self.custom:
+            return self.custom.metric
+        return Metric.PERPLEXITY if self.language else Metric.ACCURACY
 
     @property
     def bundle_id(self) -> str:
@@ -172,8 +183,8 @@ class Manifest:
     def to_json(self) -> str:
         """Canonical JSON."""
         value = asdict(self)
-        if self.schema == 1:
-            for name in _SINCE_SCHEMA_2:
+        for name, since in _SINCE.items():
+            if self.schema < since:
                 del value[name]
         return canonical_json(value)
 
@@ -197,13 +208,15 @@ class Manifest:
                 max_length=int(value["max_length"]),
                 pad_id=int(value["pad_id"]),
                 precision=Precision(value["precision"]),
-                files=_entries(value["files"]),
-                source_files=_entries(value["source_files"]),
+                files=read_entries(value["files"]),
+                source_files=read_entries(value["source_files"]),
                 model=str(value["model"]),
                 versions={str(k): str(v) for k, v in value["versions"].items()},
                 verification={str(k): float(v) for k, v in value["verification"].items()},
                 language=_language(value.get("language")),
                 image=_image(value.get("image")),
+                custom=CustomSettings.from_dict(value["custom"]) if value.get("custom") else None,
+                inputs=tuple(TensorInput.from_dict(entry) for entry in value.get("inputs", ())),
                 micro_batch=int(value.get("micro_batch", MICRO_BATCH)),
                 memory={str(k): int(v) for k, v in value.get("memory", {}).items()},
                 schema=int(value["schema"]),
@@ -215,7 +228,8 @@ class Manifest:
         return manifest
 
 
-_SINCE_SCHEMA_2 = ("language", "image", "micro_batch", "memory")
+_SINCE = {"language": 2, "image": 2, "micro_batch": 2, "memory": 2, "custom": 3, "inputs": 3}
+"""The schema that a field came with: manifests of an older one keep their ids."""
 
 
 def _language(value: Mapping[str, Any] | None) -> LanguageSettings | None:
@@ -238,43 +252,10 @@ def _image(value: Mapping[str, Any] | None) -> ImageSettings | None:
 
 def _require_settings(manifest: Manifest) -> None:
     """Raises BundleError if the settings of the task are missing."""
-    needed = {Task.CAUSAL_LM: manifest.language, Task.IMAGE_CLASSIFICATION: manifest.image}
-    if manifest.task in needed and needed[manifest.task] is None:
+    needed: dict[Task, object] = {Task.CAUSAL_LM: manifest.language, Task.IMAGE_CLASSIFICATION: manifest.image}
+    needed[Task.CUSTOM] = manifest.custom and manifest.inputs
+    if manifest.task in needed and not needed[manifest.task]:
         raise BundleError(f"The manifest has no settings for {manifest.task}: export the bundle again.")
-
-
-def _entries(value: Mapping[str, Any]) -> dict[str, FileEntry]:
-    entries = {str(k): FileEntry(int(v["size"]), str(v["sha256"])) for k, v in value.items()}
-    for name, entry in entries.items():
-        path = PurePosixPath(name)
-        name.encode()  # a lone surrogate is a ValueError here rather than at the first open
-        if path.is_absolute() or ".." in path.parts or set(name) & set("\\\0") or name in ("", ".", MANIFEST):
-            raise BundleError(f"The manifest names a file outside the bundle ({name!r}): do not use this bundle.")
-        if entry.size < 0 or len(entry.sha256) != 64 or not set(entry.sha256) <= set(string.hexdigits.lower()):
-            raise BundleError(f"The manifest's entry for {name} is not a size and a sha256: export the bundle again.")
-    return entries
-
-
-def describe_file(path: Path) -> FileEntry:
-    """Size and sha256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return FileEntry(path.stat().st_size, digest.hexdigest())
-
-
-def check_file(folder: Path, name: str, entry: FileEntry) -> None:
-    """Checks one file of a bundle against its entry.
-
-    Raises:
-        BundleError: the file is missing or was changed.
-    """
-    path = folder / name
-    if not path.is_file():
-        raise BundleError(f"{name} is missing from the bundle {folder}: fetch or export it again.")
-    if path.stat().st_size != entry.size or describe_file(path).sha256 != entry.sha256:
-        raise BundleError(f"{name} in the bundle {folder} was changed or cut short: fetch or export it again.")
 
 
 @dataclass(frozen=True)

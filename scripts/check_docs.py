@@ -14,7 +14,7 @@ from families_table import shown, tested
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "ARCHITECTURE.md", "BENCHMARKS.md", "CONTRIBUTING.md")
-PACKAGES = ("benchmarks", "demo", "edge", "export", "ravan", "server")
+PACKAGES = ("benchmarks", "demo", "edge", "examples", "export", "ravan", "server")
 PROGRAMS = {"ravan-edge": "edge.cli", "ravan-export": "export.cli", "ravan-server": "server.cli"}
 
 

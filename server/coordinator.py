@@ -12,7 +12,7 @@ import structlog
 
 from ravan.bundle import INITIAL, Bundle
 from ravan.cli.errors import explain_os_error
-from ravan.errors import RavanError
+from ravan.errors import RavanError, SettingsError
 from ravan.runtime.session import RuntimeOptions
 from ravan.update import decode
 from server.bundles import Bundles
@@ -21,7 +21,7 @@ from server.evaluation import Examiner
 from server.publishing import Publisher
 from server.records import Assignment, AssignmentState, Round, RoundState, Run, RunState
 from server.rounds import Facts, Step, devices_needed, next_step, selection_size
-from server.settings import Metric, RunOptions, RunSettings
+from server.settings import RunOptions, RunSettings
 from server.storage import Storage
 
 log = structlog.get_logger()
@@ -159,7 +159,8 @@ class Coordinator:
         evaluation = await self._examiner.evaluate(run, self._publisher.adapter(run, spec))
         if evaluation:
             await self._storage.call(self._storage.state.record_initial, run.run_id, evaluation)
-            log.info("evaluated before the first round", run=run.run_id, accuracy=round(evaluation.accuracy, 4))
+            figures = {name: round(value, 4) for name, value in evaluation.figures.items()}
+            log.info("evaluated before the first round", run=run.run_id, **figures)
 
     async def _facts(self, run: Run, current: Round | None) -> Facts:
         call, state = self._storage.call, self._storage.state
@@ -262,6 +263,13 @@ class Coordinator:
 
 
 def _with_metric(options: RunOptions, bundle: Bundle) -> RunOptions:
-    """The options with the metric that suits the bundle's task, unless one is given."""
-    suits = Metric.PERPLEXITY if bundle.manifest.language else Metric.ACCURACY
-    return options if options.metric else options.model_copy(update={"metric": suits})
+    """The options with the metric that suits the bundle's task, unless one is given.
+
+    Raises:
+        SettingsError: the given one means nothing for the bundle's loss.
+    """
+    custom = bundle.manifest.custom
+    if custom and options.metric and options.metric not in custom.loss.metrics:
+        known = " or ".join(custom.loss.metrics)
+        raise SettingsError(f"--metric {options.metric} means nothing for a {custom.loss}: use {known}.")
+    return options if options.metric else options.model_copy(update={"metric": bundle.manifest.metric})

@@ -11,7 +11,8 @@ import structlog
 
 from protos.ravan.v1 import fleet_pb2 as pb
 from protos.ravan.v1 import fleet_pb2_grpc as rpc
-from ravan.bundle import MANIFEST, Bundle
+from ravan.bundle import Bundle
+from ravan.bundle_files import MANIFEST
 from ravan.errors import BundleError, WrongSpec
 from ravan.rpc.plan import plan_to_proto
 from ravan.rpc.transfer import CHUNK, chunks

@@ -9,6 +9,7 @@ import structlog
 
 from ravan.aggregate import Contribution, average
 from ravan.bundle import Bundle
+from ravan.inputs import Metric
 from ravan.runtime.adapter import write_adapter
 from ravan.runtime.session import Evaluation
 from ravan.spec import AdapterSpec
@@ -16,7 +17,7 @@ from ravan.update import Update, decode, encode
 from server.bundles import Bundles
 from server.evaluation import Examiner
 from server.records import Assignment, AssignmentState, Round, RoundState, Run
-from server.settings import Metric, Weighting
+from server.settings import Weighting
 from server.storage import Storage
 
 log = structlog.get_logger()
@@ -51,7 +52,7 @@ class Publisher:
         )
         await call(state.publish, run.run_id, current.number, sha256, evaluation, now)
         await self._drop_old_updates(run, current.number)
-        measured = {"accuracy": round(evaluation.accuracy, 4)} if evaluation else {}
+        measured = {name: round(value, 4) for name, value in evaluation.figures.items()} if evaluation else {}
         log.info("round published", run=run.run_id, round=current.number, adapter=sha256[:12], **measured)
 
     def adapter(self, run: Run, spec: AdapterSpec) -> Update:
@@ -78,7 +79,7 @@ class Publisher:
         """Keeps the last and the best adapter as safetensors, before the round counts as published."""
         notes: dict[str, object] = {"run": run.run_id, "round": done.number}
         if done.evaluation:
-            notes |= {"accuracy": done.evaluation.accuracy, "examples": done.evaluation.examples}
+            notes |= {**done.evaluation.figures, "examples": done.evaluation.examples}
         for kind in (False, True) if best else (False,):
             path = self._storage.adapter_path(run.run_id, best=kind)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,4 +112,4 @@ def _score(evaluation: Evaluation | None, metric: Metric | None) -> float:
     """Higher is better."""
     if evaluation is None:
         return -math.inf
-    return -evaluation.loss if metric is Metric.PERPLEXITY else evaluation.accuracy
+    return -evaluation.loss if metric in (Metric.PERPLEXITY, Metric.LOSS) else evaluation.accuracy

@@ -1,13 +1,14 @@
 """Runs, rounds and devices as the Control service tells them."""
 
+import math
 import time
 from collections import defaultdict
 
 from protos.ravan.v1 import control_pb2 as pb
+from ravan.inputs import Metric
 from ravan.runtime.session import Evaluation
 from server.publishing import best_round
 from server.records import Assignment, AssignmentState, Round, RoundState, Run, RunState
-from server.settings import Metric
 from server.state import State
 
 RUN_STATES = {
@@ -23,7 +24,11 @@ ROUND_STATES = {
     RoundState.PUBLISHED: pb.ROUND_STATE_PUBLISHED,
     RoundState.ABANDONED: pb.ROUND_STATE_ABANDONED,
 }
-METRICS = {Metric.ACCURACY: pb.METRIC_ACCURACY, Metric.PERPLEXITY: pb.METRIC_PERPLEXITY}
+METRICS = {
+    Metric.ACCURACY: pb.METRIC_ACCURACY,
+    Metric.PERPLEXITY: pb.METRIC_PERPLEXITY,
+    Metric.LOSS: pb.METRIC_LOSS,
+}
 
 
 def report_run(state: State, run: Run) -> pb.Run:
@@ -99,7 +104,8 @@ def _round(r: Round, parts: list[Assignment]) -> pb.Round:
 def _evaluation(evaluation: Evaluation | None) -> pb.Evaluation | None:
     if evaluation is None:
         return None
-    return pb.Evaluation(accuracy=evaluation.accuracy, loss=evaluation.loss, examples=evaluation.examples)
+    accuracy = None if math.isnan(evaluation.accuracy) else evaluation.accuracy
+    return pb.Evaluation(accuracy=accuracy, loss=evaluation.loss, examples=evaluation.examples)
 
 
 def _count(parts: list[Assignment], state: AssignmentState) -> int:

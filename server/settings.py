@@ -11,6 +11,7 @@ from pydantic_settings import SettingsConfigDict
 
 from ravan.cli.settings import Settings
 from ravan.heads import Scoring
+from ravan.inputs import Metric
 from ravan.rpc.plan import OptimizerName, TrainingPlan
 
 DEFAULT_LISTEN = "127.0.0.1:7071"
@@ -32,13 +33,6 @@ class Weighting(StrEnum):
     EXAMPLES = "examples"
 
 
-class Metric(StrEnum):
-    """By which held-out figure the best round is chosen."""
-
-    ACCURACY = "accuracy"
-    PERPLEXITY = "perplexity"
-
-
 class RunOptions(BaseModel):
     """What a run does; kept with the run, so that a restarted server goes on the same way."""
 
@@ -53,7 +47,7 @@ class RunOptions(BaseModel):
     weighting: Weighting = Field(Weighting.UNIFORM, description="Every client counts alike, or by its examples.")
     evaluate_every: Count = Field(1, description="Evaluate every so many rounds, and after the last.")
     metric: Metric | None = Field(
-        None, description="What makes a round the best: accuracy or perplexity; by default what suits the bundle."
+        None, description="What makes a round the best: accuracy, perplexity or loss; by default what suits the bundle."
     )
     evaluation_batch: Count = Field(32, description="Examples of an evaluation batch.")
     keep_updates: Count = Field(2, description="Rounds whose updates are kept on disk.")

@@ -253,14 +253,16 @@ def _row(record: Any, *leave: str) -> dict[str, Any]:
 def _evaluation_row(evaluation: Evaluation | None) -> dict[str, Any]:
     if evaluation is None:
         return dict.fromkeys(("accuracy", "loss", "examples"))
-    return asdict(evaluation) | {"loss": evaluation.loss if math.isfinite(evaluation.loss) else None}
+    row = asdict(evaluation)
+    return {name: value if math.isfinite(value) else None for name, value in row.items()}  # SQL knows no NaN
 
 
 def _take_evaluation(row: dict[str, Any]) -> Evaluation | None:
     values = {name: row.pop(name) for name in ("accuracy", "loss", "examples")}
     if values["examples"] is None:
         return None
-    return Evaluation(**(values | {"loss": math.nan if values["loss"] is None else values["loss"]}))
+    figures = {name: math.nan if values[name] is None else values[name] for name in ("accuracy", "loss")}
+    return Evaluation(**figures, examples=values["examples"])
 
 
 def _run(row: dict[str, Any]) -> Run:

@@ -9,6 +9,8 @@ from rich.table import Table
 
 from protos.ravan.v1 import control_pb2 as pb
 
+METRICS = {pb.METRIC_PERPLEXITY: "perplexity", pb.METRIC_LOSS: "loss"}
+
 
 def run_table(run: pb.Run) -> RenderableType:
     """A run's heading and its rounds."""
@@ -16,14 +18,13 @@ def run_table(run: pb.Run) -> RenderableType:
         f"[bold]run {run.run_id}[/bold] {_name(pb.RunState.Name(run.state))}, {escape(run.model)}, "
         f"{run.trainable_parameters:,} trainable parameters, {run.rounds_published} of {run.rounds_planned} rounds"
     )
-    metric = "perplexity" if run.metric == pb.METRIC_PERPLEXITY else "accuracy"
-    table = Table(
-        "round", "state", "updates", "failed", metric, "loss", "local loss", "up", "down", "seconds", box=None
-    )
+    table = Table("round", "state", "updates", "failed", box=None)
+    for heading in [*_columns(run), "local loss", "up", "down", "seconds"]:
+        table.add_column(heading)
     for column in table.columns[2:]:
         column.justify = "right"
     if run.HasField("initial"):
-        table.add_row("0", "start", "", "", score(run, run.initial), f"{run.initial.loss:.3f}", "", "", "", "")
+        table.add_row("0", "start", "", "", *_evaluated(run, run.initial), "", "", "", "")
     for r in run.rounds:
         mark = " *" if run.HasField("best_round") and run.best_round == r.number else ""
         table.add_row(
@@ -31,8 +32,7 @@ def run_table(run: pb.Run) -> RenderableType:
             _name(pb.RoundState.Name(r.state)),
             f"{r.received}/{r.selected}",
             str(r.failed),
-            score(run, r.evaluation) if r.HasField("evaluation") else "",
-            f"{r.evaluation.loss:.3f}" if r.HasField("evaluation") else "",
+            *_evaluated(run, r.evaluation if r.HasField("evaluation") else None),
             f"{r.local_loss:.3f}" if r.HasField("local_loss") else "",
             size(r.bytes_up),
             size(r.bytes_down),
@@ -74,11 +74,31 @@ def size(count: int) -> str:
     return f"{value:.1f} TB"
 
 
+def metric_name(run: pb.Run) -> str:
+    """The run's metric in words."""
+    return METRICS.get(run.metric, "accuracy")
+
+
 def score(run: pb.Run, evaluation: pb.Evaluation) -> str:
     """An evaluation by the run's metric."""
-    if run.metric == pb.METRIC_PERPLEXITY:
-        return f"{math.exp(min(evaluation.loss, 700)):.2f}"
+    match metric_name(run):
+        case "perplexity":
+            return f"{math.exp(min(evaluation.loss, 700)):.2f}"
+        case "loss":
+            return f"{evaluation.loss:.3f}"
     return f"{evaluation.accuracy:.1%}"
+
+
+def _columns(run: pb.Run) -> list[str]:
+    """Headings of what an evaluation tells: the metric, and the loss if that is not the metric."""
+    return list(dict.fromkeys((metric_name(run), "loss")))
+
+
+def _evaluated(run: pb.Run, evaluation: pb.Evaluation | None) -> list[str]:
+    """What an evaluation tells, by column; nothing if there was none."""
+    if evaluation is None:
+        return [""] * len(_columns(run))
+    return [score(run, evaluation), f"{evaluation.loss:.3f}"][: len(_columns(run))]
 
 
 def _name(constant: str) -> str:

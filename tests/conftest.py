@@ -11,6 +11,7 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, P
 
 from export.bundle import ExportOptions, export_bundle
 from export.causal_lm import causal_lm
+from export.custom import custom_model
 from export.image_classifier import image_classifier
 from export.text_classifier import text_classifier
 from ravan.bundle import Bundle, open_bundle
@@ -145,6 +146,30 @@ def image_bundles(image_models: dict[int, Path], tmp_path_factory: pytest.TempPa
     for channels, model in image_models.items():
         export_bundle(partial(image_classifier, model, SHAPES), options, folder / str(channels), "vit")
     return {channels: open_bundle(folder / str(channels)) for channels in image_models}
+
+
+def _custom_bundle(factory: str, folders: pytest.TempPathFactory) -> Bundle:
+    out = folders.mktemp("custom") / "bundle"
+    options = ExportOptions(heads=2, rank=3)
+    return export_bundle(lambda: custom_model(f"tests.custom_models:{factory}"), options, out, factory)
+
+
+@pytest.fixture(scope="session")
+def window_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A torch module that classifies windows."""
+    return _custom_bundle("windows", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def value_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A torch module that tells two values of a window."""
+    return _custom_bundle("regression", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tagger_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A torch module that tags sequences of any length."""
+    return _custom_bundle("tagger", tmp_path_factory)
 
 
 def sentences(count: int, seed: int, labels: tuple[str, ...] = LABELS) -> list[dict[str, str]]:

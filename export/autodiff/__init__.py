@@ -5,10 +5,11 @@ kind. A rule receives dL/d output and returns dL/d input for the inputs that dep
 operators together have a shorter closed form, a pattern stands in for their rules.
 """
 
-from export.autodiff import elementwise, linear, normalize, patterns, reduce, shape
+from export.autodiff import activations, elementwise, linear, normalize, patterns, reduce, shape
 from export.autodiff.backward import Backward, Rule, differentiate
 
 RULES: dict[str, Rule] = {
+    **activations.RULES,
     **elementwise.RULES,
     **linear.RULES,
     **normalize.RULES,

@@ -15,17 +15,22 @@ def reduce_sum(b: Backward, node: ir.Node, dy: ir.Value) -> Gradients:
 
 def reduce_mean(b: Backward, node: ir.Node, dy: ir.Value) -> Gradients:
     x = node.inputs[0]
-    sizes = b.op("Gather", b.op("Shape", x), b.ints(_axes(node)))
+    sizes = b.op("Gather", b.op("Shape", x), b.ints(axes_of(node)))
     count = b.op("Cast", b.op("ReduceProd", sizes, keepdims=0), to=ir.DataType.FLOAT)
     return b.op("Expand", b.op("Div", _kept(b, node, dy), count), b.op("Shape", x)), None
 
 
 def _kept(b: Backward, node: ir.Node, dy: ir.Value) -> ir.Value:
     """Dy with the reduced axes as axes of size 1."""
-    return dy if attribute(node, "keepdims", 1) else b.op("Unsqueeze", dy, b.ints(_axes(node)))
+    return dy if attribute(node, "keepdims", 1) else b.op("Unsqueeze", dy, b.ints(axes_of(node)))
 
 
-def _axes(node: ir.Node) -> list[int]:
+def axes_of(node: ir.Node) -> list[int]:
+    """The axes that a node reduces, from 0 on.
+
+    Raises:
+        ExportError: they are computed.
+    """
     assert node.inputs[0] is not None
     rank = len(dims(node.inputs[0]))
     axes = node.inputs[1] if len(node.inputs) > 1 else None

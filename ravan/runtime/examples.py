@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from ravan.bundle import Bundle, Task
 from ravan.runtime.names import LABELS
 from ravan.runtime.session import Batch
+
+if TYPE_CHECKING:
+    from ravan.runtime.dataset import MakeDataset
 
 
 class Examples(Protocol):
@@ -33,13 +36,17 @@ class Examples(Protocol):
         ...
 
 
-def read_examples(bundle: Bundle, path: Path, *, skip_bad: bool = False) -> Examples:
-    """Reads a data file or folder as the bundle's task wants it.
+def read_examples(bundle: Bundle, path: Path, *, skip_bad: bool = False, make: "MakeDataset | None" = None) -> Examples:
+    """Reads a data file or folder as the bundle's task wants it, or as a dataset of the user's own ``make`` does.
 
     Raises:
         DataError: it can't be read, or an entry holds no example and ``skip_bad`` is off; names file and entry.
         NoExamples: no usable example is left.
     """
+    if make is not None:
+        from ravan.runtime.dataset import DatasetExamples
+
+        return DatasetExamples.read(bundle, path, make, skip_bad=skip_bad)
     match bundle.manifest.task:
         case Task.TEXT_CLASSIFICATION:
             from ravan.runtime.text import LabelledTexts
@@ -57,6 +64,10 @@ def read_examples(bundle: Bundle, path: Path, *, skip_bad: bool = False) -> Exam
             from ravan.runtime.images import LabelledImages
 
             return LabelledImages.read(bundle, path, skip_bad=skip_bad)
+        case Task.CUSTOM:
+            from ravan.runtime.npz import NpzDataset
+
+            return read_examples(bundle, path, skip_bad=skip_bad, make=NpzDataset.read)
 
 
 def micro_batches(examples: Examples, indices: Sequence[int], tokens: int) -> list[Batch]:
@@ -81,8 +92,12 @@ def in_order_of_size(examples: Examples, count: int) -> Iterator[Batch]:
 
 
 def random_batch(bundle: Bundle, rows: int, length: int, generator: np.random.Generator) -> Batch:
-    """A full batch of noise in the bundle's shapes, for measuring; ``length`` tokens a row, images have their own."""
+    """A full batch of noise in the bundle's shapes, for measuring; of sequences each row has ``length`` tokens."""
     manifest = bundle.manifest
+    if manifest.task is Task.CUSTOM:
+        from ravan.runtime.dataset import random_arrays
+
+        return random_arrays(manifest, rows, generator)
     inputs: Mapping[str, NDArray[Any]]
     if manifest.task is Task.IMAGE_CLASSIFICATION:
         from ravan.runtime.images import random_pixels

@@ -1,12 +1,10 @@
 """Labelled images, a folder for each label or an NPZ file, as normalized batches."""
 
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ravan.bundle import Bundle, ImageSettings, Manifest
 from ravan.errors import DataError, NoExamples
 from ravan.runtime.names import LABELS, PIXEL_VALUES
+from ravan.runtime.npz import read_npz
 from ravan.runtime.rows import label_of
 from ravan.runtime.session import Batch
 
@@ -107,18 +106,11 @@ def _folder_entries(folder: Path) -> Iterator[_Entry]:
 
 
 def _npz_entries(path: Path) -> Iterator[_Entry]:
-    try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            images, labels = file["images"], file["labels"]
-    except OSError as error:
-        raise DataError(
-            f"{path} can't be read ({error.strerror or error}): give an NPZ file or a folder of images."
-        ) from error
-    except (KeyError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
-        # TypeError: an .npy file, which holds one array
-        raise DataError(
-            f"{path} is no NPZ file of images and labels: write it with numpy.savez(path, images=..., labels=...)."
-        ) from error
+    written = "write it with numpy.savez(path, images=..., labels=...)"
+    arrays = read_npz(path, "images and labels", written, "give an NPZ file or a folder of images")
+    if not {"images", "labels"} <= set(arrays):
+        raise DataError(f"{path} is no NPZ file of images and labels: {written}.")
+    images, labels = arrays["images"], arrays["labels"]
     if images.dtype != np.uint8 or images.shape[3:] not in ((), (1,), (3,)) or not _fit(images, labels):
         raise DataError(
             f"{path} holds images {images.dtype} {list(images.shape)} and labels {list(labels.shape)}: "

@@ -1,6 +1,7 @@
 """onnxruntime sessions, and what a bundle's graphs do: a training step, its frozen part alone, and an evaluation."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -11,13 +12,13 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from ravan.bundle import EVAL, PREFIX, TRAIN, Bundle, Manifest
-from ravan.errors import BundleError, DataError, RuntimeProblem
+from ravan.bundle import EVAL, PREFIX, TRAIN, Bundle
+from ravan.errors import BundleError, RuntimeProblem
 from ravan.layout import Vector
-from ravan.runtime.names import CORRECT, GRADIENTS, HIDDEN, IGNORED, LABELS, LOSS, TRAINABLES, WEIGHT
+from ravan.runtime.checks import Arrays, check_batch, check_labels
+from ravan.runtime.names import CORRECT, GRADIENTS, HIDDEN, LOSS, TRAINABLES, WEIGHT
 
-Batch = Mapping[str, NDArray[Any]]
-"""Input name to array; all have the batch as their first axis."""
+Batch = Arrays
 
 
 @dataclass(frozen=True)
@@ -100,24 +101,6 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def check_labels(manifest: Manifest, batch: Batch) -> None:
-    """Refuses what would read outside the logits or mean nothing, before the session runs.
-
-    Raises:
-        DataError: no labels at all, or one outside the range.
-    """
-    labels = batch.get(LABELS)
-    if labels is not None and manifest.task.per_token:
-        labels = labels[labels != IGNORED]
-    if labels is None or not labels.size:
-        raise DataError("A batch holds no label: give every example one.")
-    if labels.min() < 0 or labels.max() >= manifest.classes:
-        raise DataError(
-            f"A label is {labels.min() if labels.min() < 0 else labels.max()}, "
-            f"the bundle knows 0 to {manifest.classes - 1}: use the bundle's own labels."
-        )
-
-
 @dataclass(frozen=True)
 class StepResult:
     """Mean loss over the batch, the number of examples or tokens behind it, and the gradient of every trainable."""
@@ -138,8 +121,9 @@ class TrainStep:
         """One forward and backward pass; ``trainables`` and the gradients are flat, in the spec's order.
 
         Raises:
-            DataError: the batch's labels are out of range or none.
+            DataError: the batch does not fit the graph's inputs, or its labels are out of range or none.
         """
+        check_batch(self._manifest, batch, self._session.inputs)
         check_labels(self._manifest, batch)
         feed: Batch = {**batch, TRAINABLES: trainables}
         loss, weight, gradients = self._session.run([LOSS, WEIGHT, GRADIENTS], feed)
@@ -150,21 +134,35 @@ class Prefix:
     """prefix.onnx of a bundle: what no trainable changes, from the raw batch."""
 
     def __init__(self, bundle: Bundle, options: RuntimeOptions | None = None) -> None:
+        self._manifest = bundle.manifest
         self._session = open_session(bundle.path(PREFIX), options)
 
     def __call__(self, batch: Batch) -> NDArray[np.float32]:
-        """Hidden states [batch, length, width]."""
+        """Hidden states [batch, length, width].
+
+        Raises:
+            DataError: the batch does not fit the graph's inputs.
+        """
+        check_batch(self._manifest, batch, self._session.inputs)
         (hidden,) = self._session.run([HIDDEN], batch)
         return np.asarray(hidden, np.float32)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Over ``examples`` examples, or labelled tokens: mean loss and the share of correct predictions."""
+    """Over ``examples`` examples, or labelled tokens: mean loss and the share of correct predictions.
+
+    ``accuracy`` is not a number where no prediction is right or wrong, as in regression.
+    """
 
     loss: float
     accuracy: float
     examples: int
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What there is to tell: accuracy if it means something, else the loss."""
+        return {"loss": self.loss} if math.isnan(self.accuracy) else {"accuracy": self.accuracy}
 
     @property
     def perplexity(self) -> float:
@@ -180,13 +178,19 @@ class Evaluator:
         self._session = open_session(bundle.path(EVAL), options)
 
     def evaluate(self, trainables: Vector, batches: Iterable[Batch]) -> Evaluation:
-        """Mean loss and accuracy over all examples of the batches."""
+        """Mean loss and accuracy over all examples of the batches.
+
+        Raises:
+            DataError: a batch does not fit the graph's inputs, or its labels are out of range or none.
+        """
         loss = correct = examples = 0.0
+        outputs = [name for name in (LOSS, WEIGHT, CORRECT) if name in self._session.outputs]
         for batch in batches:
+            check_batch(self._manifest, batch, self._session.inputs)
             check_labels(self._manifest, batch)
-            feed: Batch = {**batch, TRAINABLES: trainables}
-            mean, weight, hits = self._session.run([LOSS, WEIGHT, CORRECT], feed)
-            loss, correct, examples = loss + float(mean * weight), correct + float(hits), examples + float(weight)
+            mean, weight, *hits = self._session.run(outputs, {**batch, TRAINABLES: trainables})
+            loss, examples = loss + float(mean * weight), examples + float(weight)
+            correct += float(hits[0]) if hits else math.nan
         if not examples:
-            return Evaluation(float("nan"), float("nan"), 0)
+            return Evaluation(math.nan, math.nan, 0)
         return Evaluation(loss / examples, correct / examples, int(examples))

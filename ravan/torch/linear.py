@@ -38,6 +38,16 @@ class RavanLinear(nn.Module):
         self.H = nn.Parameter(torch.zeros(heads, rank, rank, device=device, dtype=dtype))
         self.s = nn.Parameter(torch.ones(heads, device=device, dtype=dtype))
 
+    @property
+    def weight(self) -> Tensor:
+        """W with its change, [d_out, d_in], for modules that read their layers' weights (nn.MultiheadAttention)."""
+        return self.base.weight + self.weight_change()
+
+    @property
+    def bias(self) -> Tensor | None:
+        """B, [d_out]."""
+        return self.base.bias
+
     def weight_change(self) -> Tensor:
         """sum_i s_i B_i H_i A_i, [d_out, d_in]."""
         inner = (self.s[:, None, None] * self.H) @ self.A.view(*self.H.shape[:2], -1)  # [heads, rank, d_in]
@@ -46,10 +56,10 @@ class RavanLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """X [..., d_in] to y [..., d_out]."""
         if not self.split:
-            return F.linear(x, self.base.weight + self.weight_change(), self.base.bias)
+            return F.linear(x, self.weight, self.bias)
         inner = F.linear(F.linear(x, self.A), self._diagonal())  # [..., heads * rank]
         change: Tensor = F.linear(inner, self.B)
-        return F.linear(x, self.base.weight, self.base.bias) + change
+        return F.linear(x, self.base.weight, self.bias) + change
 
     def _diagonal(self) -> Tensor:
         """D, [heads * rank, heads * rank]: one dense product costs less than heads small ones with their copies."""

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from edge.home import Home
-from ravan.bundle import MANIFEST, Bundle
+from ravan.bundle import Bundle
+from ravan.bundle_files import MANIFEST
 from ravan.errors import BundleError, EnvironmentProblem
 from ravan.files import new_folder
 

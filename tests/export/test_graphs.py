@@ -27,7 +27,7 @@ from tests.ravan.updates import full_update
     ],
 )
 def test_as_many_rows_as_fit(activations: int, tokens: int, memory: int, micro_batch: int, *, recomputed: bool) -> None:
-    seen, budget = choose_micro_batch(activations, tokens, memory)
+    seen, budget = choose_micro_batch(activations, tokens, memory, {"length": tokens})
     assert seen == micro_batch
     assert (budget is not None) is recomputed
 

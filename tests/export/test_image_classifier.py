@@ -1,6 +1,8 @@
 """The bundle of an image classifier: its gradients are torch's, with and without a prefix, and it merges."""
 
 import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,6 +163,28 @@ def test_an_image_processor_that_does_not_normalize_leaves_zero_to_one(
     assert normalization(image_models[3], tmp_path / "off", off) == ((0.0,) * 3, (1.0,) * 3)
 
 
+@pytest.mark.parametrize(
+    ("processor", "reason"),
+    [
+        ({"image_mean": [0.5] * 3, "image_std": [0.5, 0.0, 0.5]}, "image_std in preprocessor_config.json holds 0.0"),
+        ({"image_mean": ["red"] * 3}, "image_mean or image_std in preprocessor_config.json is no list of numbers"),
+        ({"image_std": [None] * 3}, "image_mean or image_std in preprocessor_config.json is no list of numbers"),
+    ],
+)
+def test_an_image_processor_of_no_use_is_named(
+    image_models: dict[int, Path], tmp_path: Path, processor: object, reason: str
+) -> None:
+    with pytest.raises(ExportError, match=re.escape(reason)):
+        normalization(image_models[3], tmp_path / "bad", processor)
+
+
+def test_an_image_processor_that_is_no_json_is_named(image_models: dict[int, Path], tmp_path: Path) -> None:
+    shutil.copytree(image_models[3], tmp_path / "broken")
+    (tmp_path / "broken" / "preprocessor_config.json").write_text("{")
+    with pytest.raises(ExportError, match=r"preprocessor_config.json of .*broken can't be read"):
+        image_classifier(tmp_path / "broken", SHAPES)
+
+
 def normalization(model: Path, copy: Path, processor: object) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the recipe for the model with another image processor."""
     AutoModelForImageClassification.from_pretrained(model).save_pretrained(copy)
@@ -183,5 +207,5 @@ def test_a_model_for_other_channels_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_model_without_patches_is_refused(model_folder: Path) -> None:
-    with pytest.raises(ExportError, match="transformers can't load"):
+    with pytest.raises(ExportError, match="of which transformers makes no"):
         image_classifier(model_folder, SHAPES)

@@ -90,7 +90,9 @@ class Exported:
             model, targets or usual, heads=2, rank=2, budget=None, init=Init.GRAM_SCHMIDT, seed=0, saved=saved
         )
         inject(model, self.spec)
-        self.forward = export_forward(model, self.spec, {INPUT_IDS: ids, ATTENTION_MASK: mask}, SEQUENCE_AXES, 32)
+        self.forward = export_forward(
+            model, self.spec, {INPUT_IDS: ids, ATTENTION_MASK: mask}, SEQUENCE_AXES, {"length": 32}
+        )
         self.feed = {
             INPUT_IDS: ids.numpy(),
             ATTENTION_MASK: mask.numpy(),

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from export.bundle import ExportOptions, export_bundle
 from export.merge import merge_bundle, reload
-from export.recipe import Recipe
+from export.recipe import Recipe, logits_of
+from export.verify import torch_loss
 from ravan.aggregate import Contribution, average
 from ravan.bundle import INITIAL, Bundle
 from ravan.runtime.adapter import write_adapter
@@ -47,7 +47,7 @@ class Family:
     adapted: str
     saved: str
     recipe: Callable[[Path], Recipe]
-    make: Callable[[Path], None]
+    make: Callable[[Path], object]
     data: Callable[[Path], Path]
 
     def __str__(self) -> str:
@@ -129,11 +129,11 @@ def loss_of(bundle: Bundle, model: Path, data: Path) -> float:
     total = weight = 0.0
     for batch in in_order_of_size(read_examples(bundle, data), BATCH):
         tensors = {name: torch.from_numpy(value) for name, value in batch.items()}
-        labels = tensors.pop(LABELS).flatten()
+        labels = tensors.pop(LABELS)
+        counted = len(labels) if labels.is_floating_point() else int((labels != IGNORED).sum())
         with torch.no_grad():
-            logits = plain(**tensors).logits.flatten(0, -2)
-        total += F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum").item()
-        weight += int((labels != IGNORED).sum())
+            total += counted * torch_loss(logits_of(plain(**tensors)), labels).item()
+        weight += counted
     return total / weight
 
 

@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ravan.bundle import MANIFEST, SCHEMA, Bundle, Manifest, Task, open_bundle
+from ravan.bundle import SCHEMA, Bundle, Manifest, Task, open_bundle
+from ravan.bundle_files import MANIFEST
 from ravan.errors import BundleError
 from ravan.spec import canonical_json
+
+SINCE = {"language": 2, "image": 2, "micro_batch": 2, "memory": 2, "custom": 3, "inputs": 3}
 
 
 @pytest.fixture
@@ -68,7 +71,10 @@ json_values = st.recursive(
 )
 
 
-@given(st.sampled_from(["schema", "adapter", "labels", "files", "source_files", "versions", "max_length"]), json_values)
+FIELDS = ["schema", "adapter", "labels", "files", "source_files", "versions", "max_length", "custom", "inputs"]
+
+
+@given(st.sampled_from(FIELDS), json_values)
 def test_a_wrong_field_is_refused_by_a_sentence_or_read(bundle: Bundle, field: str, value: object) -> None:
     fields = json.loads(bundle.manifest.to_json())
     fields[field] = value
@@ -86,10 +92,12 @@ def test_the_manifest_file_itself_is_the_canonical_one(bundle: Bundle) -> None:
     assert (bundle.folder / MANIFEST).read_text() == bundle.manifest.to_json()
 
 
-def test_a_bundle_of_schema_1_keeps_its_id(bundle: Bundle) -> None:
-    value = json.loads(bundle.manifest.to_json()) | {"schema": 1}
-    for name in ("language", "image", "micro_batch", "memory"):
-        del value[name]
+@pytest.mark.parametrize("schema", range(1, SCHEMA))
+def test_a_bundle_of_an_older_schema_keeps_its_id(bundle: Bundle, schema: int) -> None:
+    value = json.loads(bundle.manifest.to_json()) | {"schema": schema}
+    for name, since in SINCE.items():
+        if since > schema:
+            del value[name]
     old = canonical_json(value)
     manifest = Manifest.from_json(old)
     assert manifest.bundle_id == hashlib.sha256(old.encode()).hexdigest()
@@ -97,11 +105,30 @@ def test_a_bundle_of_schema_1_keeps_its_id(bundle: Bundle) -> None:
     assert manifest.micro_batch == 1024
 
 
-@pytest.mark.parametrize("task", [Task.CAUSAL_LM, Task.IMAGE_CLASSIFICATION])
+@pytest.mark.parametrize("task", [Task.CAUSAL_LM, Task.IMAGE_CLASSIFICATION, Task.CUSTOM])
 def test_a_task_without_its_settings_is_refused(bundle: Bundle, task: Task) -> None:
     value = json.loads(bundle.manifest.to_json()) | {"task": task}
     with pytest.raises(BundleError, match=f"no settings for {task}"):
         Manifest.from_json(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("custom", {"loss": "hinge", "metric": "accuracy", "longest": {}}),
+        ("custom", {"loss": "cross-entropy", "metric": "f1", "longest": {}}),
+        ("custom", {"loss": "cross-entropy", "metric": "accuracy", "longest": {"time": 1}}),
+        ("custom", ["cross-entropy"]),
+        ("inputs", [{"name": "x", "dtype": "float64", "shape": ["batch"]}]),
+        ("inputs", [{"name": "x", "dtype": "float32", "shape": ["batch", 0]}]),
+        ("inputs", [{"name": "x", "dtype": "float32", "shape": []}]),
+        ("inputs", {"x": "float32"}),
+    ],
+)
+def test_custom_settings_and_inputs_that_make_no_sense_are_refused(bundle: Bundle, field: str, value: object) -> None:
+    fields = json.loads(bundle.manifest.to_json()) | {field: value}
+    with pytest.raises(BundleError, match="export the bundle again"):
+        Manifest.from_json(json.dumps(fields))
 
 
 @pytest.mark.parametrize(

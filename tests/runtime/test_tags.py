@@ -11,9 +11,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ravan.bundle import Bundle, Task
 from ravan.errors import DataError, NoExamples
+from ravan.runtime.checks import check_labels
 from ravan.runtime.examples import read_examples
 from ravan.runtime.names import ATTENTION_MASK, IGNORED, INPUT_IDS, LABELS
-from ravan.runtime.session import check_labels
 from ravan.runtime.tags import TaggedTexts
 from tests.families.test_text import TAGS, byte_pairs, pieces, words
 

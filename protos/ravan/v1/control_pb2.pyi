@@ -20,6 +20,7 @@ class Metric(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     METRIC_UNSPECIFIED: _ClassVar[Metric]
     METRIC_ACCURACY: _ClassVar[Metric]
     METRIC_PERPLEXITY: _ClassVar[Metric]
+    METRIC_LOSS: _ClassVar[Metric]
 
 class RoundState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -37,6 +38,7 @@ RUN_STATE_FINISHED: RunState
 METRIC_UNSPECIFIED: Metric
 METRIC_ACCURACY: Metric
 METRIC_PERPLEXITY: Metric
+METRIC_LOSS: Metric
 ROUND_STATE_UNSPECIFIED: RoundState
 ROUND_STATE_SELECTING: RoundState
 ROUND_STATE_COLLECTING: RoundState

@@ -1,0 +1,1 @@
+"""Complete uses of Ravan on real data."""

@@ -1,0 +1,60 @@
+"""The files of a bundle by size and sha256."""
+
+import hashlib
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ravan.errors import BundleError
+
+MANIFEST = "manifest.json"
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size in bytes and sha256 (hex) of one file of the bundle."""
+
+    size: int
+    sha256: str
+
+
+def read_entries(value: Mapping[str, Any]) -> dict[str, FileEntry]:
+    """The entries of a manifest.
+
+    Raises:
+        BundleError: a path leaves the bundle, or an entry is not a size and a sha256.
+    """
+    entries = {str(k): FileEntry(int(v["size"]), str(v["sha256"])) for k, v in value.items()}
+    for name, entry in entries.items():
+        path = PurePosixPath(name)
+        name.encode()  # a lone surrogate is a ValueError here rather than at the first open
+        if path.is_absolute() or ".." in path.parts or set(name) & set("\\\0") or name in ("", ".", MANIFEST):
+            raise BundleError(f"The manifest names a file outside the bundle ({name!r}): do not use this bundle.")
+        if entry.size < 0 or len(entry.sha256) != 64 or not set(entry.sha256) <= set(string.hexdigits.lower()):
+            raise BundleError(f"The manifest's entry for {name} is not a size and a sha256: export the bundle again.")
+    return entries
+
+
+def describe_file(path: Path) -> FileEntry:
+    """Size and sha256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return FileEntry(path.stat().st_size, digest.hexdigest())
+
+
+def check_file(folder: Path, name: str, entry: FileEntry) -> None:
+    """Checks one file of a bundle against its entry.
+
+    Raises:
+        BundleError: the file is missing or was changed.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise BundleError(f"{name} is missing from the bundle {folder}: fetch or export it again.")
+    if path.stat().st_size != entry.size or describe_file(path).sha256 != entry.sha256:
+        raise BundleError(f"{name} in the bundle {folder} was changed or cut short: fetch or export it again.")
