@@ -16,6 +16,7 @@ def run_table(run: pb.Run) -> RenderableType:
         f"[bold]run {run.run_id}[/bold] {_name(pb.RunState.Name(run.state))}, {escape(run.model)}, "
         f"{run.trainable_parameters:,} trainable parameters, {run.rounds_published} of {run.rounds_planned} rounds"
     )
+    heading += f"\n{_aggregation(run.aggregation)}"
     metric = "perplexity" if run.metric == pb.METRIC_PERPLEXITY else "accuracy"
     table = Table(
         "round", "state", "updates", "failed", metric, "loss", "local loss", "up", "down", "seconds", box=None
@@ -79,6 +80,19 @@ def score(run: pb.Run, evaluation: pb.Evaluation) -> str:
     if run.metric == pb.METRIC_PERPLEXITY:
         return f"{math.exp(min(evaluation.loss, 700)):.2f}"
     return f"{evaluation.accuracy:.1%}"
+
+
+def _aggregation(how: pb.Aggregation) -> str:
+    """How updates become an adapter, in one line."""
+    rule = pb.AggregationRule.Name(how.rule).removeprefix("AGGREGATION_RULE_").lower().replace("_", "-")
+    optimizer = pb.ServerOptimizer.Name(how.optimizer).removeprefix("SERVER_OPTIMIZER_").lower()
+    parts = [f"{rule} that bears {how.attackers:.0%} hostile updates" if how.attackers else rule]
+    parts.append(f"{optimizer} with rate {how.learning_rate:g}")
+    if how.max_norm:
+        parts.append(f"norms up to {how.max_norm:g}")
+    if how.max_norm_ratio:
+        parts.append(f"norms up to {how.max_norm_ratio:g} times the last rounds' median")
+    return ", ".join(parts)
 
 
 def _name(constant: str) -> str:
