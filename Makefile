@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP_VERSION := 26.3
 PACKAGES := edge export protos ravan server
 
-.PHONY: setup demo test check bench-step bench-accuracy bench-language bench-images format protos clean
+.PHONY: setup demo test check bench-step bench-accuracy bench-language bench-images bench-poison format protos clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready $(EDGE_VENV)/.ready
@@ -62,6 +62,11 @@ bench-language: setup
 # A small ViT learns Fashion-MNIST from ten devices; wants Debian's package dataset-fashion-mnist, or ARGS="--data FOLDER".
 bench-images: setup
 	$(BIN)/python -m benchmarks.fashion_mnist $(ARGS)
+
+# Five attacks against every aggregation rule, into BENCHMARKS.md; about half an hour, and what was run is not run again.
+# make bench-poison ARGS="--rules median --attacks NaN"; see $(BIN)/python -m benchmarks.poison --help
+bench-poison: setup
+	$(BIN)/python -m benchmarks.poison $(ARGS)
 
 format: setup
 	$(BIN)/ruff check --fix-only .

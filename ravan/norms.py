@@ -48,19 +48,18 @@ def measure(base: Update, update: Update) -> Norms:
     return Norms(float(np.nanmax(norms[:-1], initial=0.0)), float(norms[-1]))
 
 
-def bound(earlier: Sequence[Norms], largest: float, ratio: float) -> Norms:
+def bound(earlier: Sequence[Norms], largest: Norms, ratio: float) -> Norms:
     """The largest norms to be taken; infinite where nothing bounds them.
 
     Args:
         earlier: the norms of updates counted in earlier rounds; with fewer than half of them hostile, their median is
             one of an honest update's size.
-        largest: absolute bound on every part's norm; 0 for none.
+        largest: absolute bounds; 0 for none.
         ratio: bound relative to the median of ``earlier``; 0 for none.
     """
-    absolute = largest or math.inf
     return Norms(
-        min(absolute, _relative([norms.head for norms in earlier], ratio)),
-        min(absolute, _relative([norms.saved for norms in earlier], ratio)),
+        min(largest.head or math.inf, _relative([norms.head for norms in earlier], ratio)),
+        min(largest.saved or math.inf, _relative([norms.saved for norms in earlier], ratio)),
     )
 
 

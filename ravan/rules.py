@@ -107,26 +107,20 @@ class ClippedMean(Rule):
 
     Breakdown point 1/2: c is the median of the clients' norms, which with f of n clients hostile and f <= (n - 1) // 2
     is at most the largest honest norm R. The combined change then has at most norm R, of which the hostile clients
-    contribute at most R f / n. It bounds how far they push, not where: f / n of the result is theirs. A fixed c bounds
-    it for any f. Honest updates longer than c are shortened too. Clients count alike. Memory: one adapter, and a number
-    per client and part; updates are read twice. (Norm clipping: arXiv 1911.07963; by the median: arXiv 2012.10333.)
-
-    Attributes:
-        largest: a fixed c; 0 for the median.
+    contribute at most R f / n. It bounds how far they push, not where: f / n of the result is theirs. Honest updates
+    longer than c are shortened too. Clients count alike. Memory: one adapter, and a number per client and part; updates
+    are read twice. (Norm clipping: Sun et al., arXiv 1911.07963.)
     """
 
     name = RuleName.CLIPPED_MEAN
-
-    largest: float = 0.0
 
     def __call__(self, spec: AdapterSpec, base: Update, contributions: Sequence[Contribution]) -> Update:
         ordered, before, fold = in_order(contributions), parts_of(base), Fold()
         norms = np.array([part_norms(base, c.load()) for c in ordered]).reshape(len(ordered), spec.s_size + 1)
         clients = (~np.isnan(norms)).sum(axis=0)
         enough = [self.bears(int(n)) for n in clients]
-        allowed = np.full(spec.s_size + 1, self.largest)
-        if not self.largest:
-            allowed[clients > 0] = np.nanmedian(norms[:, clients > 0], axis=0)
+        allowed = np.zeros(spec.s_size + 1)
+        allowed[clients > 0] = np.nanmedian(norms[:, clients > 0], axis=0)
         for contribution, own in zip(ordered, norms, strict=True):
             for part, values in parts_of(contribution.load()).items():
                 if enough[part]:

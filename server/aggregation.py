@@ -1,11 +1,12 @@
 """The settings of a run that say how updates become an adapter, and what must fit together among them."""
 
-from typing import Self
+from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from ravan.by_head import Median, MultiKrum, TrimmedMean
 from ravan.errors import SettingsError
+from ravan.norms import Norms, bound
 from ravan.rules import ClippedMean, Mean, Rule, RuleName
 from ravan.server_optimizer import FedAdam, FedAvg, FedAvgM, FedYogi, OptimizerKind, ServerOptimizer
 
@@ -23,14 +24,14 @@ class AggregationOptions(BaseModel):
     attackers: float | None = Field(
         None, ge=0, le=0.49, description="Share of hostile updates a rule other than mean must bear; 0.2 by default."
     )
-    clip_change: float = Field(
-        0.0, ge=0, description="Of clipped-mean: largest norm of a head's change; 0 for the median of the round's."
-    )
-    max_norm: float = Field(
-        0.0, ge=0, description="Refuse updates that change a head, or all saved tensors, by a larger norm; 0 for none."
+    max_norm: float = Field(0.0, ge=0, description="Refuse updates that change a head by a larger norm; 0: any.")
+    max_saved_norm: float = Field(
+        0.0, ge=0, description="Refuse updates that change the modules trained whole by a larger norm; 0: any."
     )
     max_norm_ratio: float = Field(
-        10.0, ge=0, description="Refuse norms beyond so many times the median of the last rounds' updates; 0 for none."
+        10.0,
+        ge=0,
+        description="Refuse norms of more than so many times the median of the last rounds' updates; 0: any.",
     )
     server_optimizer: OptimizerKind = Field(
         OptimizerKind.FEDAVG, description="What steps along the average: fedavg, fedavgm, fedadam or fedyogi."
@@ -53,7 +54,7 @@ class AggregationOptions(BaseModel):
             case RuleName.MEAN:
                 return Mean(self.attackers or 0.0)
             case RuleName.CLIPPED_MEAN:
-                return ClippedMean(share, self.clip_change)
+                return ClippedMean(share)
             case RuleName.MEDIAN:
                 return Median(share)
             case RuleName.TRIMMED_MEAN:
@@ -75,6 +76,10 @@ class AggregationOptions(BaseModel):
             case OptimizerKind.FEDYOGI:
                 return FedYogi(**adaptive)
 
+    def bound(self, earlier: Sequence[Norms]) -> Norms:
+        """The largest norms that a round takes after updates of these norms."""
+        return bound(earlier, Norms(self.max_norm, self.max_saved_norm), self.max_norm_ratio)
+
     def check_clients(self, least: int) -> None:
         """Refuses a rule that so few updates are not enough for.
 
@@ -87,9 +92,3 @@ class AggregationOptions(BaseModel):
                 f"The {rule.name} bears {rule.attackers:.0%} hostile updates from {rule.least_clients} updates a round "
                 f"on, and this run takes {least}: raise --min-updates and --clients-per-round, or lower --attackers."
             )
-
-    @model_validator(mode="after")
-    def _clip_has_its_rule(self) -> Self:
-        if self.clip_change and self.aggregation is not RuleName.CLIPPED_MEAN:
-            raise SettingsError("--clip-change is a setting of clipped-mean: leave it out, or choose that rule.")
-        return self

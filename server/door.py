@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ravan.norms import Norms, bound, check, measure
+from ravan.norms import Norms, check, measure
 from ravan.spec import AdapterSpec
 from ravan.update import decode
 from server.records import Round, RoundState
@@ -33,7 +33,7 @@ async def with_bounds(storage: Storage, options: RunOptions, opened: Round, roun
     for done in [r for r in rounds if r.state is RoundState.PUBLISHED][-WINDOW:]:
         parts = await storage.call(storage.state.assignments, done.run_id, done.number)
         earlier += [part.norms for part in parts if part.norms is not None]
-    largest = bound(earlier, options.max_norm, options.max_norm_ratio)
+    largest = options.bound(earlier)
     return replace(opened, head_bound=_finite(largest.head), saved_bound=_finite(largest.saved))
 
 

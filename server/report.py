@@ -119,8 +119,8 @@ def _aggregation(options: RunOptions) -> pb.Aggregation:
     return pb.Aggregation(
         rule=RULES[options.aggregation],
         attackers=options.rule().attackers,
-        clip_change=options.clip_change,
         max_norm=options.max_norm,
+        max_saved_norm=options.max_saved_norm,
         max_norm_ratio=options.max_norm_ratio,
         optimizer=OPTIMIZERS[options.server_optimizer],
         learning_rate=optimizer.rate,

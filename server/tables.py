@@ -88,10 +88,10 @@ def _aggregation(how: pb.Aggregation) -> str:
     optimizer = pb.ServerOptimizer.Name(how.optimizer).removeprefix("SERVER_OPTIMIZER_").lower()
     parts = [f"{rule} that bears {how.attackers:.0%} hostile updates" if how.attackers else rule]
     parts.append(f"{optimizer} with rate {how.learning_rate:g}")
-    if how.max_norm:
-        parts.append(f"norms up to {how.max_norm:g}")
-    if how.max_norm_ratio:
-        parts.append(f"norms up to {how.max_norm_ratio:g} times the last rounds' median")
+    bounds = [f"{how.max_norm:g} of a head"] * bool(how.max_norm)
+    bounds += [f"{how.max_saved_norm:g} of what is trained whole"] * bool(how.max_saved_norm)
+    bounds += [f"{how.max_norm_ratio:g} times the last rounds' median"] * bool(how.max_norm_ratio)
+    parts.append("norms up to " + " and ".join(bounds) if bounds else "any norm")
     return ", ".join(parts)
 
 

@@ -11,6 +11,7 @@ from ravan.spec import AdapterSpec
 from ravan.update import Update
 from tests.ravan.updates import full_update
 
+NONE = Norms(0, 0)
 EARLIER = [Norms(1.0, 10.0), Norms(2.0, 20.0), Norms(1e9, 1e9)]
 
 
@@ -40,16 +41,16 @@ def test_the_largest_finite_values_have_a_finite_norm(spec: AdapterSpec) -> None
 
 
 def test_the_median_of_earlier_updates_is_deaf_to_a_few_huge_ones() -> None:
-    assert bound(EARLIER, 0, 3) == Norms(6.0, 60.0)
-    assert bound(EARLIER, 50, 3) == Norms(6.0, 50.0)
-    assert bound(EARLIER, 5, 0) == Norms(5.0, 5.0)
+    assert bound(EARLIER, NONE, 3) == Norms(6.0, 60.0)
+    assert bound(EARLIER, Norms(7.0, 50.0), 3) == Norms(6.0, 50.0)
+    assert bound(EARLIER, Norms(5.0, 40.0), 0) == Norms(5.0, 40.0)
 
 
 def test_without_anything_to_compare_with_any_norm_is_taken() -> None:
     unbounded = Norms(math.inf, math.inf)
-    assert bound([], 0, 3) == unbounded
-    assert bound([Norms(0, 0)] * 2, 0, 3) == unbounded
-    assert bound(EARLIER, 0, 0) == unbounded
+    assert bound([], NONE, 3) == unbounded
+    assert bound([NONE] * 2, NONE, 3) == unbounded
+    assert bound(EARLIER, NONE, 0) == unbounded
 
 
 def test_what_is_too_large_is_named_with_both_numbers() -> None:

@@ -23,10 +23,15 @@ A, B, C, D = DEVICES[:4]
 def test_an_update_beyond_the_absolute_norm_is_refused_and_the_round_goes_on(bundle: Bundle, tmp_path: Path) -> None:
     async def scene() -> None:
         async with hosting(tmp_path, bundle) as host:
-            await host.begin(clients_per_round=1, rounds=1, max_norm=100)
+            await host.begin(clients_per_round=1, rounds=1, max_norm=10, max_saved_norm=100)
             binding = (await host.tasks([A]))[A].binding
             code, status, sentence = await refusal(host.upload(A, binding, moved(host, 1, 1000)))
             assert (code, status) == ("norm-too-large", "INVALID_ARGUMENT")
+            assert "at most 10 is taken" in sentence
+            saved_alone = moved(host, 1, 1)
+            saved_alone.saved[:] *= 10
+            sentence = (await refusal(host.upload(A, binding, saved_alone)))[2]
+            assert "the modules trained whole" in sentence
             assert "at most 100 is taken" in sentence
             assert host.coordinator._storage.updates.names() == []
             assert (await host.control.ListRuns(control.ListRunsRequest())).runs[0].rounds[0].received == 0
@@ -173,8 +178,8 @@ def test_status_says_how_updates_become_an_adapter(bundle: Bundle, tmp_path: Pat
             told = io.StringIO()
             Console(width=250, file=told).print(run_table(shown))
             assert (
-                "trimmed-mean that bears 30% hostile updates, fedyogi with rate 0.01, norms up to 2.5, "
-                "norms up to 10 times the last rounds' median" in told.getvalue()
+                "trimmed-mean that bears 30% hostile updates, fedyogi with rate 0.01, norms up to 2.5 of a head and "
+                "10 times the last rounds' median" in told.getvalue()
             )
 
     asyncio.run(scene())
@@ -193,7 +198,6 @@ def test_status_says_how_updates_become_an_adapter(bundle: Bundle, tmp_path: Pat
             {"aggregation": "median", "min_updates": 3, "weighting": "examples"},
             "--weighting examples trusts what devices report",
         ),
-        ({"clip_change": 1.0}, "--clip-change is a setting of clipped-mean"),
     ],
 )
 def test_settings_that_bear_less_than_they_claim_are_refused(options: dict[str, object], sentence: str) -> None:

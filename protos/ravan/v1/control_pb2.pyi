@@ -175,11 +175,11 @@ class Run(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., trainable_parameters: _Optional[int] = ..., rounds_planned: _Optional[int] = ..., rounds_published: _Optional[int] = ..., initial: _Optional[_Union[Evaluation, _Mapping]] = ..., best_round: _Optional[int] = ..., rounds: _Optional[_Iterable[_Union[Round, _Mapping]]] = ..., created_at: _Optional[float] = ..., metric: _Optional[_Union[Metric, str]] = ..., aggregation: _Optional[_Union[Aggregation, _Mapping]] = ...) -> None: ...
 
 class Aggregation(_message.Message):
-    __slots__ = ("rule", "attackers", "clip_change", "max_norm", "max_norm_ratio", "optimizer", "learning_rate", "momentum", "beta2", "tau")
+    __slots__ = ("rule", "attackers", "max_norm", "max_saved_norm", "max_norm_ratio", "optimizer", "learning_rate", "momentum", "beta2", "tau")
     RULE_FIELD_NUMBER: _ClassVar[int]
     ATTACKERS_FIELD_NUMBER: _ClassVar[int]
-    CLIP_CHANGE_FIELD_NUMBER: _ClassVar[int]
     MAX_NORM_FIELD_NUMBER: _ClassVar[int]
+    MAX_SAVED_NORM_FIELD_NUMBER: _ClassVar[int]
     MAX_NORM_RATIO_FIELD_NUMBER: _ClassVar[int]
     OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
@@ -188,15 +188,15 @@ class Aggregation(_message.Message):
     TAU_FIELD_NUMBER: _ClassVar[int]
     rule: AggregationRule
     attackers: float
-    clip_change: float
     max_norm: float
+    max_saved_norm: float
     max_norm_ratio: float
     optimizer: ServerOptimizer
     learning_rate: float
     momentum: float
     beta2: float
     tau: float
-    def __init__(self, rule: _Optional[_Union[AggregationRule, str]] = ..., attackers: _Optional[float] = ..., clip_change: _Optional[float] = ..., max_norm: _Optional[float] = ..., max_norm_ratio: _Optional[float] = ..., optimizer: _Optional[_Union[ServerOptimizer, str]] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., beta2: _Optional[float] = ..., tau: _Optional[float] = ...) -> None: ...
+    def __init__(self, rule: _Optional[_Union[AggregationRule, str]] = ..., attackers: _Optional[float] = ..., max_norm: _Optional[float] = ..., max_saved_norm: _Optional[float] = ..., max_norm_ratio: _Optional[float] = ..., optimizer: _Optional[_Union[ServerOptimizer, str]] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., beta2: _Optional[float] = ..., tau: _Optional[float] = ...) -> None: ...
 
 class Evaluation(_message.Message):
     __slots__ = ("accuracy", "loss", "examples")
