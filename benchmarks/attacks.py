@@ -12,7 +12,7 @@ from ravan.runtime.names import LABELS
 from ravan.runtime.session import Batch
 from ravan.update import Update
 
-FLIPPED, SCALED, NOISE = -4.0, 100.0, 0.2
+FLIPPED, SCALED, NOISE = -4.0, 100.0, 1.0
 
 
 class Attack(StrEnum):

@@ -40,11 +40,11 @@ from server.aggregation import AggregationOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results/poison.json"
-DEVICES, ALPHA, TRAIN, HELD_OUT = 20, 1.0, 4000, 600
+DEVICES, ALPHA, TRAIN, HELD_OUT = 20, 1.0, 4000, 500
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4)
 READY_FOR = 0.4  # what the rules are told to bear where nobody attacks
 BOUNDS = {"max_norm": 1.5, "max_saved_norm": 20.0, "max_norm_ratio": 3.0}  # honest ones: up to 0.8 and 10
-PLAN = TrainingPlan(local_steps=4, batch_size=16, learning_rate=1e-2, saved_learning_rate=1e-2)
+PLAN = TrainingPlan(local_steps=4, batch_size=8, learning_rate=1e-2, saved_learning_rate=1e-2)
 LENGTH, CACHE = 32, 8 << 30
 FAST = RuntimeOptions(spinning=False)
 ADAPTER = ExportOptions(heads=4, rank=24, precision=Precision.INT8, top_layers=1)
@@ -102,6 +102,7 @@ class Federation:
         self.spec, self._bundle, self._devices, self._rounds = bundle.manifest.adapter, bundle, devices, rounds
         self._step, self._evaluator, self._held_out = TrainStep(bundle, FAST), Evaluator(bundle, FAST), held_out
         self.initial = decode(self.spec, bundle.path(INITIAL).read_bytes())
+        self._first: dict[tuple[int, bool], Update] = {}  # local runs of the first round, the same in all runs
 
     def run(self, contender: Contender, attack: Attack, share: float) -> Outcome:
         """All rounds of one cell of the table."""
@@ -122,17 +123,26 @@ class Federation:
 
     def _sent(self, number: int, device: int, base: Update, attack: Attack | None) -> Update | None:
         """What a device uploads; None if its local run diverges, as from an adapter that was wrecked."""
-        generator = np.random.default_rng([number, device])
-        examples, trained = self._devices[device], base
-        if attack is Attack.LABEL_FLIP:
-            examples = LabelsTurnedRound(examples, self._bundle.manifest.classes)
+        turned, trained = attack is Attack.LABEL_FLIP, base
         if attack is None or attack.trains:
-            batches = mini_batches(examples, PLAN.batch_size, 0, generator)
-            try:
-                trained = train_locally(self._step, self.spec, base, batches, PLAN, 1.0, generator).update
-            except Diverged:
+            found = self._first.get((device, turned)) if number == 0 else None
+            found = found or self._trained(number, device, base, turned=turned)
+            if found is None:
                 return None
-        return forge(attack, base, trained, generator) if attack else trained
+            trained = found
+            if number == 0:
+                self._first[device, turned] = trained
+        return forge(attack, base, trained, np.random.default_rng([number, device, 1])) if attack else trained
+
+    def _trained(self, number: int, device: int, base: Update, *, turned: bool) -> Update | None:
+        generator, examples = np.random.default_rng([number, device]), self._devices[device]
+        if turned:
+            examples = LabelsTurnedRound(examples, self._bundle.manifest.classes)
+        batches = mini_batches(examples, PLAN.batch_size, 0, generator)
+        try:
+            return train_locally(self._step, self.spec, base, batches, PLAN, 1.0, generator).update
+        except Diverged:
+            return None
 
     def _door(
         self,
@@ -252,7 +262,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rules", nargs="+", choices=[contender.name for contender in CONTENDERS])
     parser.add_argument("--attacks", nargs="+", choices=[str(attack) for attack in Attack])
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--work", type=Path, default=ROOT / "benchmarks/out/poison", help="folder for bundle and data")
     return parser.parse_args()
 
