@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP_VERSION := 26.3
 PACKAGES := edge export protos ravan server
 
-.PHONY: setup demo example-har test check bench-step bench-accuracy bench-language bench-images families format protos clean
+.PHONY: setup demo example-har test check bench-step bench-accuracy bench-language bench-images bench-poison families format protos clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready $(EDGE_VENV)/.ready
@@ -68,6 +68,11 @@ bench-language: setup
 # A small ViT learns Fashion-MNIST from ten devices; wants Debian's package dataset-fashion-mnist, or ARGS="--data FOLDER".
 bench-images: setup
 	$(BIN)/python -m benchmarks.fashion_mnist $(ARGS)
+
+# Five attacks against every aggregation rule, into BENCHMARKS.md; about half an hour, and what was run is not run again.
+# make bench-poison ARGS="--rules median --attacks NaN"; see $(BIN)/python -m benchmarks.poison --help
+bench-poison: setup
+	$(BIN)/python -m benchmarks.poison $(ARGS)
 
 # Every model family from export to merged model, and README's table of them.
 families: setup

@@ -1,11 +1,13 @@
 """The server's mean: per head, over the clients that trained it (paper section 4, step 4)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ravan.errors import SettingsError
+from ravan.layout import Vector
+from ravan.parts import Values, over, parts_of, update_of
 from ravan.spec import AdapterSpec
 from ravan.update import Update
 
@@ -15,7 +17,8 @@ class Contribution:
     """One client's part in a round.
 
     Attributes:
-        key: identifies the contribution; the fold runs in the order of the keys, whatever the order of arrival.
+        key: identifies the contribution; rules go through a round in the order of the keys, whatever the order of
+            arrival.
         load: reads the update, so that one at a time is in memory.
         weight: 1 for the paper's uniform mean, or the client's number of examples.
     """
@@ -25,12 +28,27 @@ class Contribution:
     weight: float = 1.0
 
 
-def average(spec: AdapterSpec, current: Update, contributions: Sequence[Contribution]) -> Update:
-    """H_i <- mean over the clients C_i that trained head i of s_i H_i; saved tensors over all clients.
+@dataclass(frozen=True)
+class Fold:
+    """A running sum of every part in float64: the memory of one adapter, however many clients are added."""
 
-    B_i and A_i are shared and frozen, so the mean of s_i H_i is the mean of the full weight changes. A head that
-    nobody trained keeps its value in ``current``, which carries every head. Sums are float64 in the order of the
-    keys: the same contributions give the same bits in any order of arrival.
+    sums: dict[int, Values] = field(default_factory=dict)
+    weights: dict[int, float] = field(default_factory=dict)
+
+    def add(self, part: int, values: Vector | Values, weight: float) -> None:
+        """Adds one client's values of a part."""
+        if part not in self.sums:
+            self.sums[part], self.weights[part] = np.zeros(len(values)), 0.0
+        self.sums[part] += weight * values.astype(np.float64)
+        self.weights[part] += weight
+
+    def means(self) -> dict[int, Values]:
+        """The mean of every part that anybody added."""
+        return {part: total / self.weights[part] for part, total in self.sums.items()}
+
+
+def in_order(contributions: Sequence[Contribution]) -> list[Contribution]:
+    """The contributions by their keys: the same ones give the same bits in any order of arrival.
 
     Raises:
         SettingsError: two contributions share a key, or a weight is not positive.
@@ -39,17 +57,29 @@ def average(spec: AdapterSpec, current: Update, contributions: Sequence[Contribu
         raise SettingsError("A contribution stands twice in a round: count each client once.")
     if any(c.weight <= 0 for c in contributions):
         raise SettingsError("A contribution's weight must be positive: leave out clients without examples.")
-    sH_sum = np.zeros(spec.H_shape)
-    head_weight = np.zeros(spec.H_shape[:2])
-    saved_sum = np.zeros(spec.saved_size)
-    for contribution in sorted(contributions, key=lambda c: c.key):
-        update = contribution.load()
-        sH_sum[update.heads] += contribution.weight * update.sH.astype(np.float64)
-        head_weight[update.heads] += contribution.weight
-        saved_sum += contribution.weight * update.saved.astype(np.float64)
-    if not contributions:
-        return current
-    trained = head_weight > 0
-    sH = current.sH.reshape(spec.H_shape).copy()
-    sH[trained] = sH_sum[trained] / head_weight[trained][:, None, None]
-    return Update.full(sH, (saved_sum / sum(sorted(c.weight for c in contributions))).astype(np.float32))
+    return sorted(contributions, key=lambda c: c.key)
+
+
+def mean(spec: AdapterSpec, base: Update, contributions: Sequence[Contribution]) -> Update:
+    """The mean over the clients C_i that trained head i of s_i H_i; saved tensors over all clients.
+
+    B_i and A_i are shared and frozen, so the mean of s_i H_i is the mean of the full weight changes. The result carries
+    the heads that anybody trained.
+
+    Raises:
+        SettingsError: see ``in_order``.
+    """
+    fold = Fold()
+    for contribution in in_order(contributions):
+        for part, values in parts_of(contribution.load()).items():
+            fold.add(part, values, contribution.weight)
+    return update_of(spec, fold.means(), base)
+
+
+def average(spec: AdapterSpec, current: Update, contributions: Sequence[Contribution]) -> Update:
+    """H_i <- ``mean``: a head that nobody trained keeps its value in ``current``, which carries every head.
+
+    Raises:
+        SettingsError: see ``in_order``.
+    """
+    return over(current, mean(spec, current, contributions)) if contributions else current

@@ -8,7 +8,8 @@ RavanError
 │   ├── WrongSpec          made for another adapter spec
 │   ├── WrongShape         H or the saved part has other dimensions
 │   ├── UnknownHead        a layer or head the spec does not have
-│   └── NotFinite          NaN or Inf among its values
+│   ├── NotFinite          NaN or Inf among its values
+│   └── NormTooLarge       it moves a head, or what is trained whole, too far
 ├── BundleError        a training bundle that must not be used
 ├── ExportError        a model that can't become a bundle
 ├── DataError          examples that can't be read
@@ -76,6 +77,12 @@ class NotFinite(UpdateError):
     """The update holds NaN or Inf."""
 
     code = "not-finite"
+
+
+class NormTooLarge(UpdateError):
+    """The update changes a head, or the modules trained whole, by more than the round takes."""
+
+    code = "norm-too-large"
 
 
 class BundleError(RavanError):

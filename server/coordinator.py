@@ -16,6 +16,7 @@ from ravan.errors import RavanError, SettingsError
 from ravan.runtime.session import RuntimeOptions
 from ravan.update import decode
 from server.bundles import Bundles
+from server.door import with_bounds
 from server.errors import NotFound, WrongState
 from server.evaluation import Examiner
 from server.publishing import Publisher
@@ -134,8 +135,7 @@ class Coordinator:
         number = current.number if current else 0
         match next_step(run.options, facts):
             case Step.OPEN:
-                opened = Round(run.run_id, number + 1, RoundState.SELECTING, run.adapter, self._clock())
-                await call(state.open_round, opened)
+                await self._open(run, number + 1)
             case Step.SELECT:
                 await self._select(run, number, facts.present)
             case Step.CLOSE:
@@ -153,6 +153,12 @@ class Coordinator:
                 until = facts.deadline - facts.now if facts.deadline else IDLE_SECONDS
                 return min(max(until, 0.05), IDLE_SECONDS)
         return 0.0
+
+    async def _open(self, run: Run, number: int) -> None:
+        rounds = await self._storage.call(self._storage.state.rounds, run.run_id)
+        opened = Round(run.run_id, number, RoundState.SELECTING, run.adapter, self._clock())
+        bounded = await with_bounds(self._storage, run.options, opened, rounds)
+        await self._storage.call(self._storage.state.open_round, bounded)
 
     async def _evaluate_initial(self, run: Run) -> None:
         spec = (await self.bundles.of(run)).manifest.adapter

@@ -120,6 +120,7 @@ STATUS: dict[type[RavanError], grpc.StatusCode] = {
     errors.WrongShape: grpc.StatusCode.INVALID_ARGUMENT,
     errors.UnknownHead: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFinite: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NormTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
     errors.SettingsError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.BundleError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.DataError: grpc.StatusCode.FAILED_PRECONDITION,

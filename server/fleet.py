@@ -16,9 +16,10 @@ from ravan.bundle_files import MANIFEST
 from ravan.errors import BundleError, WrongSpec
 from ravan.rpc.plan import plan_to_proto
 from ravan.rpc.transfer import CHUNK, chunks
-from ravan.update import decode, largest_size
+from ravan.update import largest_size
 from server.blobs import collect
 from server.coordinator import Coordinator
+from server.door import admit
 from server.errors import (
     BadRequest,
     Conflict,
@@ -137,8 +138,8 @@ class Fleet(rpc.FleetServicer):
         async with self._turn(part):  # a device's uploads come one after the other, so that they share one buffer
             if not await self._is_counted(received):
                 data = await collect(_data(request_iterator), header.sha256, header.size)
-                await asyncio.to_thread(decode, spec, data)
-                await self._count(received, data)
+                norms = await asyncio.to_thread(admit, self._storage, spec, current, data)
+                await self._count(received.measured(norms), data)
                 log.info("update received", run=run.run_id, round=current.number, device=part.device_id[:8])
                 self._coordinator.wake()
         return pb.UploadUpdateResponse(receipt=part.receipt)

@@ -7,11 +7,12 @@ from functools import partial
 
 import structlog
 
-from ravan.aggregate import Contribution, average
+from ravan.aggregate import Contribution
 from ravan.bundle import Bundle
 from ravan.inputs import Metric
 from ravan.runtime.adapter import write_adapter
 from ravan.runtime.session import Evaluation
+from ravan.server_optimizer import decode_memory, encode_memory
 from ravan.spec import AdapterSpec
 from ravan.update import Update, decode, encode
 from server.bundles import Bundles
@@ -36,13 +37,16 @@ class Publisher:
         self._examiner = examiner
 
     async def publish(self, run: Run, current: Round, now: float) -> None:
-        """Makes the mean of the round's updates the run's adapter."""
+        """Makes what the rule and the server optimizer make of the round's updates the run's adapter."""
         call, state = self._storage.call, self._storage.state
         bundle = await self._bundles.of(run)
         parts = await call(state.assignments, run.run_id, current.number)
         earlier = [r for r in await call(state.rounds, run.run_id) if r.state is RoundState.PUBLISHED]
-        adapter = await asyncio.to_thread(self._aggregate, run, bundle.manifest.adapter, current, parts)
-        sha256 = await asyncio.to_thread(self._storage.adapters.put, encode(bundle.manifest.adapter, adapter))
+        remembered = earlier[-1].optimizer_memory if earlier else None
+        spec = bundle.manifest.adapter
+        combined = await asyncio.to_thread(self._aggregate, run, spec, current, parts)
+        adapter, memory = await asyncio.to_thread(self._step, run, spec, current, combined, remembered)
+        sha256 = await asyncio.to_thread(self._storage.adapters.put, encode(spec, adapter))
         count, evaluation = len(earlier) + 1, None
         if count % run.options.evaluate_every == 0 or count >= run.options.rounds:
             evaluation = await self._examiner.evaluate(run, adapter)
@@ -50,10 +54,13 @@ class Publisher:
         await asyncio.to_thread(
             self._write_files, run, bundle, done, adapter, best=is_best(done, earlier, run.options.metric)
         )
-        await call(state.publish, run.run_id, current.number, sha256, evaluation, now)
+        await call(state.publish, run.run_id, current.number, sha256, evaluation, now, memory)
+        if remembered and remembered != memory:
+            self._storage.optimizer.drop(remembered)
         await self._drop_old_updates(run, current.number)
         measured = {name: round(value, 4) for name, value in evaluation.figures.items()} if evaluation else {}
-        log.info("round published", run=run.run_id, round=current.number, adapter=sha256[:12], **measured)
+        heads = f"{int(combined.heads.sum())}/{combined.heads.size}"
+        log.info("round published", run=run.run_id, round=current.number, adapter=sha256[:12], heads=heads, **measured)
 
     def adapter(self, run: Run, spec: AdapterSpec) -> Update:
         """The run's current adapter."""
@@ -70,7 +77,19 @@ class Publisher:
             for part in parts
             if part.state is AssignmentState.RECEIVED and part.sha256
         ]
-        return average(spec, decode(spec, self._storage.adapters.get(current.base_adapter)), contributions)
+        return run.options.rule()(spec, self._base(spec, current), contributions)
+
+    def _step(
+        self, run: Run, spec: AdapterSpec, current: Round, combined: Update, remembered: str | None
+    ) -> tuple[Update, str | None]:
+        """The next adapter, and the blob of what the server optimizer remembers after it."""
+        before = decode_memory(spec, self._storage.optimizer.get(remembered)) if remembered else ()
+        optimizer = run.options.optimizer_of_server()
+        adapter, after = optimizer.step(spec, self._base(spec, current), combined, before)
+        return adapter, self._storage.optimizer.put(encode_memory(spec, after)) if after else None
+
+    def _base(self, spec: AdapterSpec, current: Round) -> Update:
+        return decode(spec, self._storage.adapters.get(current.base_adapter))
 
     def _load(self, spec: AdapterSpec, sha256: str) -> Update:
         return decode(spec, self._storage.updates.get(sha256))

@@ -1,8 +1,10 @@
 """What the server's state holds, as plain values."""
 
+import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from ravan.norms import Norms
 from ravan.runtime.session import Evaluation
 from server.settings import RunOptions
 
@@ -58,7 +60,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Round:
-    """One round of a run; times are Unix seconds, adapters sha256 of blobs."""
+    """One round of a run; times are Unix seconds, adapters and the optimizer's memory after it sha256 of blobs.
+
+    A bound of None takes any norm.
+    """
 
     run_id: str
     number: int
@@ -69,6 +74,15 @@ class Round:
     closed_at: float | None = None
     adapter: str | None = None
     evaluation: Evaluation | None = None
+    head_bound: float | None = None
+    saved_bound: float | None = None
+    optimizer_memory: str | None = None
+
+    @property
+    def bound(self) -> Norms:
+        """The largest norms of an update that the round takes."""
+        head, saved = (math.inf if bound is None else bound for bound in (self.head_bound, self.saved_bound))
+        return Norms(head, saved)
 
 
 @dataclass(frozen=True)
@@ -112,6 +126,8 @@ class Assignment:
     sha256: str | None = None
     report: LocalReport = LocalReport()
     failure: str = ""
+    head_norm: float | None = None
+    saved_norm: float | None = None
 
     @property
     def receipt(self) -> str:
@@ -121,3 +137,12 @@ class Assignment:
     def received(self, sha256: str, size: int, report: LocalReport) -> "Assignment":
         """This part once its update is counted."""
         return replace(self, state=AssignmentState.RECEIVED, sha256=sha256, bytes_up=size, report=report)
+
+    def measured(self, norms: Norms) -> "Assignment":
+        """This part once its update's norms are known."""
+        return replace(self, head_norm=norms.head, saved_norm=norms.saved)
+
+    @property
+    def norms(self) -> Norms | None:
+        """How far the update moved, if it was measured."""
+        return None if self.head_norm is None or self.saved_norm is None else Norms(self.head_norm, self.saved_norm)

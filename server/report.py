@@ -6,9 +6,12 @@ from collections import defaultdict
 
 from protos.ravan.v1 import control_pb2 as pb
 from ravan.inputs import Metric
+from ravan.rules import RuleName
 from ravan.runtime.session import Evaluation
+from ravan.server_optimizer import OptimizerKind
 from server.publishing import best_round
 from server.records import Assignment, AssignmentState, Round, RoundState, Run, RunState
+from server.settings import RunOptions
 from server.state import State
 
 RUN_STATES = {
@@ -28,6 +31,19 @@ METRICS = {
     Metric.ACCURACY: pb.METRIC_ACCURACY,
     Metric.PERPLEXITY: pb.METRIC_PERPLEXITY,
     Metric.LOSS: pb.METRIC_LOSS,
+}
+RULES = {
+    RuleName.MEAN: pb.AGGREGATION_RULE_MEAN,
+    RuleName.CLIPPED_MEAN: pb.AGGREGATION_RULE_CLIPPED_MEAN,
+    RuleName.MEDIAN: pb.AGGREGATION_RULE_MEDIAN,
+    RuleName.TRIMMED_MEAN: pb.AGGREGATION_RULE_TRIMMED_MEAN,
+    RuleName.MULTI_KRUM: pb.AGGREGATION_RULE_MULTI_KRUM,
+}
+OPTIMIZERS = {
+    OptimizerKind.FEDAVG: pb.SERVER_OPTIMIZER_FEDAVG,
+    OptimizerKind.FEDAVGM: pb.SERVER_OPTIMIZER_FEDAVGM,
+    OptimizerKind.FEDADAM: pb.SERVER_OPTIMIZER_FEDADAM,
+    OptimizerKind.FEDYOGI: pb.SERVER_OPTIMIZER_FEDYOGI,
 }
 
 
@@ -51,6 +67,7 @@ def report_run(state: State, run: Run) -> pb.Run:
         rounds=[_round(r, parts[r.number]) for r in rounds],
         created_at=run.created_at,
         metric=METRICS[run.options.metric or Metric.ACCURACY],
+        aggregation=_aggregation(run.options),
     )
 
 
@@ -98,6 +115,24 @@ def _round(r: Round, parts: list[Assignment]) -> pb.Round:
         evaluation=_evaluation(r.evaluation),
         seconds=(r.closed_at or time.time()) - r.opened_at,
         local_loss=sum(part.report.last_loss for part in received) / len(received) if received else None,
+        head_bound=r.head_bound,
+        saved_bound=r.saved_bound,
+    )
+
+
+def _aggregation(options: RunOptions) -> pb.Aggregation:
+    optimizer = options.optimizer_of_server()
+    return pb.Aggregation(
+        rule=RULES[options.aggregation],
+        attackers=options.rule().attackers,
+        max_norm=options.max_norm,
+        max_saved_norm=options.max_saved_norm,
+        max_norm_ratio=options.max_norm_ratio,
+        optimizer=OPTIMIZERS[options.server_optimizer],
+        learning_rate=optimizer.rate,
+        momentum=getattr(optimizer, "beta", None),
+        beta2=getattr(optimizer, "beta2", None),
+        tau=getattr(optimizer, "tau", None),
     )
 
 

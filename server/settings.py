@@ -6,13 +6,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
+from pydantic import ConfigDict, Field, NonNegativeInt, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from ravan.cli.settings import Settings
+from ravan.errors import SettingsError
 from ravan.heads import Scoring
 from ravan.inputs import Metric
 from ravan.rpc.plan import OptimizerName, TrainingPlan
+from ravan.rules import RuleName
+from server.aggregation import AggregationOptions
 
 DEFAULT_LISTEN = "127.0.0.1:7071"
 DEFAULT_STATE = Path("ravan-state")
@@ -33,7 +36,7 @@ class Weighting(StrEnum):
     EXAMPLES = "examples"
 
 
-class RunOptions(BaseModel):
+class RunOptions(AggregationOptions):
     """What a run does; kept with the run, so that a restarted server goes on the same way."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -73,6 +76,11 @@ class RunOptions(BaseModel):
             raise ValueError("poll_max must not be below poll_min")
         if self.min_updates > self.clients_per_round:
             raise ValueError("min_updates must not exceed clients_per_round")
+        if self.weighting is Weighting.EXAMPLES and self.aggregation is not RuleName.MEAN:
+            raise SettingsError(
+                f"--weighting examples trusts what devices report, which {self.aggregation} must not: leave it out."
+            )
+        self.check_clients(self.min_updates)
         return self
 
     def plan(self, round_number: int = 1) -> TrainingPlan:

@@ -15,7 +15,7 @@ from ravan.runtime.session import Evaluation
 from server.errors import Conflict, NotFound, NotSelected, RoundClosed, WrongState
 from server.records import Assignment, AssignmentState, Device, LocalReport, Round, RoundState, Run, RunState
 from server.settings import RunOptions
-from server.sql_tables import assignments, devices, metadata, rounds, runs
+from server.sql_tables import assignments, create_tables, devices, rounds, runs
 
 DATABASE = "state.sqlite"
 _BUSY = [RunState.ACTIVE, RunState.PAUSED]
@@ -51,7 +51,7 @@ class SqlState:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        metadata.create_all(engine)
+        create_tables(engine)
 
     def create_run(self, run: Run) -> None:
         with self._transaction() as db:
@@ -170,7 +170,9 @@ class SqlState:
             state = db.execute(select(rounds.c.state).where(_is_round(received.run_id, received.round))).scalar_one()
             if state != RoundState.COLLECTING:
                 raise RoundClosed(f"Round {received.round} is closed: drop the update and check in.")
-            changed = {"state", "sha256", "bytes_up", "failure"} | {c.name for c in assignments.c if "local_" in c.name}
+            changed = {"state", "sha256", "bytes_up", "failure", "head_norm", "saved_norm"} | {
+                c.name for c in assignments.c if "local_" in c.name
+            }
             values = {k: v for k, v in _assignment_row(received).items() if k in changed}
             db.execute(update(assignments).where(part).values(values))
 
@@ -196,8 +198,17 @@ class SqlState:
         with self._transaction() as db:
             _move(db, run_id, number, RoundState.COLLECTING, state=RoundState.ABANDONED, closed_at=now)
 
-    def publish(self, run_id: str, number: int, adapter: str, evaluation: Evaluation | None, now: float) -> None:
+    def publish(
+        self,
+        run_id: str,
+        number: int,
+        adapter: str,
+        evaluation: Evaluation | None,
+        now: float,
+        optimizer_memory: str | None = None,
+    ) -> None:
         values = {"state": RoundState.PUBLISHED, "adapter": adapter, "closed_at": now, **_evaluation_row(evaluation)}
+        values["optimizer_memory"] = optimizer_memory
         with self._transaction() as db:
             _move(db, run_id, number, RoundState.AGGREGATING, **values)
             db.execute(update(runs).where(runs.c.run_id == run_id).values(adapter=adapter))

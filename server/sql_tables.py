@@ -1,6 +1,20 @@
 """The tables of the SQL state."""
 
-from sqlalchemy import BigInteger, Column, Float, ForeignKeyConstraint, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Engine,
+    Float,
+    ForeignKeyConstraint,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    inspect,
+    text,
+)
+from sqlalchemy.schema import CreateColumn
 
 metadata = MetaData()
 
@@ -37,6 +51,9 @@ rounds = Table(
     Column("closed_at", Float),
     Column("adapter", String(64)),
     *_evaluation(),
+    Column("head_bound", Float),
+    Column("saved_bound", Float),
+    Column("optimizer_memory", String(64)),
     ForeignKeyConstraint(["run_id"], ["runs.run_id"]),
 )
 
@@ -72,6 +89,19 @@ assignments = Table(
     Column("local_seconds", Float, nullable=False),
     Column("local_heads_per_layer", Integer, nullable=False),
     Column("failure", Text, nullable=False),
+    Column("head_norm", Float),
+    Column("saved_norm", Float),
     ForeignKeyConstraint(["run_id", "round"], ["rounds.run_id", "rounds.number"]),
     ForeignKeyConstraint(["device_id"], ["devices.device_id"]),
 )
+
+
+def create_tables(engine: Engine) -> None:
+    """Makes what is missing: tables, and columns that came since the database was made, which may all be null."""
+    metadata.create_all(engine)
+    with engine.begin() as db:
+        for table in metadata.sorted_tables:
+            present = {column["name"] for column in inspect(db).get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in present:
+                    db.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {CreateColumn(column).compile(engine)}"))

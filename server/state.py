@@ -108,8 +108,16 @@ class State(Protocol):
     def abandon(self, run_id: str, number: int, now: float) -> None:
         """A round ends without a new adapter."""
 
-    def publish(self, run_id: str, number: int, adapter: str, evaluation: Evaluation | None, now: float) -> None:
-        """An aggregated round's adapter becomes the run's."""
+    def publish(
+        self,
+        run_id: str,
+        number: int,
+        adapter: str,
+        evaluation: Evaluation | None,
+        now: float,
+        optimizer_memory: str | None = None,
+    ) -> None:
+        """An aggregated round's adapter becomes the run's, together with what the server optimizer remembers."""
 
     def close(self) -> None:
         """Releases the storage."""

@@ -23,6 +23,7 @@ class Storage:
         state.sqlite   runs, rounds, devices, parts
         updates/       received updates by sha256, dropped some rounds later
         adapters/      every round's adapter by sha256
+        optimizer/     what the active run's server optimizer remembers after the last round
         published/     <run>/best.safetensors and last.safetensors
         lock           held by the one server that uses the folder
 
@@ -35,12 +36,21 @@ class Storage:
         self.folder = folder
         self._lock = lock_folder(folder, "server")
         self.updates, self.adapters = Blobs(folder / "updates"), Blobs(folder / "adapters")
+        self.optimizer = Blobs(folder / "optimizer")
         self.state: State = open_sqlite(folder)
         self._database = ThreadPoolExecutor(1, "database")
         self._held: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         for sha256 in self.updates.names():  # of uploads that a crash cut off before their receipt
             if not self.state.names_update(sha256):
                 self.updates.drop(sha256)
+        for sha256 in set(self.optimizer.names()) - {self._remembered()}:  # of rounds that a crash cut off
+            self.optimizer.drop(sha256)
+
+    def _remembered(self) -> str | None:
+        """What the server optimizer of the one run that goes on remembers."""
+        run = self.state.active_run()
+        published = [r for r in self.state.rounds(run.run_id) if r.adapter] if run else []
+        return published[-1].optimizer_memory if published else None
 
     def adapter_path(self, run_id: str, *, best: bool) -> Path:
         """Where a run's best or last adapter is published."""

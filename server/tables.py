@@ -18,6 +18,7 @@ def run_table(run: pb.Run) -> RenderableType:
         f"[bold]run {run.run_id}[/bold] {_name(pb.RunState.Name(run.state))}, {escape(run.model)}, "
         f"{run.trainable_parameters:,} trainable parameters, {run.rounds_published} of {run.rounds_planned} rounds"
     )
+    heading += f"\n{_aggregation(run.aggregation)}"
     table = Table("round", "state", "updates", "failed", box=None)
     for heading in [*_columns(run), "local loss", "up", "down", "seconds"]:
         table.add_column(heading)
@@ -99,6 +100,19 @@ def _evaluated(run: pb.Run, evaluation: pb.Evaluation | None) -> list[str]:
     if evaluation is None:
         return [""] * len(_columns(run))
     return [score(run, evaluation), f"{evaluation.loss:.3f}"][: len(_columns(run))]
+
+
+def _aggregation(how: pb.Aggregation) -> str:
+    """How updates become an adapter, in one line."""
+    rule = pb.AggregationRule.Name(how.rule).removeprefix("AGGREGATION_RULE_").lower().replace("_", "-")
+    optimizer = pb.ServerOptimizer.Name(how.optimizer).removeprefix("SERVER_OPTIMIZER_").lower()
+    parts = [f"{rule} that bears {how.attackers:.0%} hostile updates" if how.attackers else rule]
+    parts.append(f"{optimizer} with rate {how.learning_rate:g}")
+    bounds = [f"{how.max_norm:g} of a head"] * bool(how.max_norm)
+    bounds += [f"{how.max_saved_norm:g} of what is trained whole"] * bool(how.max_saved_norm)
+    bounds += [f"{how.max_norm_ratio:g} times the last rounds' median"] * bool(how.max_norm_ratio)
+    parts.append("norms up to " + " and ".join(bounds) if bounds else "any norm")
+    return ", ".join(parts)
 
 
 def _name(constant: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ravan.norms import Norms
 from ravan.runtime.session import Evaluation
 from server.errors import Conflict, NotFound, NotSelected, RoundClosed, WrongState
 from server.records import Assignment, AssignmentState, Device, LocalReport, Round, RoundState, Run, RunState
@@ -115,12 +116,22 @@ def test_a_round_goes_through_its_states(collecting: State) -> None:
     assert state.current_round("run-1") == Round("run-1", 1, RoundState.COLLECTING, RUN.adapter, 110.0, 700.0)
     state.extend_deadline("run-1", 1, 900.0)
     state.close_round("run-1", 1)
-    state.publish("run-1", 1, "f" * 64, Evaluation(1.5, 0.5, 100), 950.0)
+    state.publish("run-1", 1, "f" * 64, Evaluation(1.5, 0.5, 100), 950.0, "9" * 64)
     published = Round(
         "run-1", 1, RoundState.PUBLISHED, RUN.adapter, 110.0, 900.0, 950.0, "f" * 64, Evaluation(1.5, 0.5, 100)
     )
+    published = replace(published, optimizer_memory="9" * 64)
     assert state.rounds("run-1") == [published]
     assert state.run("run-1").adapter == "f" * 64
+
+
+def test_a_round_keeps_its_bounds(state: State) -> None:
+    state.create_run(RUN)
+    opened = Round("run-1", 1, RoundState.SELECTING, RUN.adapter, 110.0, head_bound=2.5)
+    state.open_round(opened)
+    current = state.current_round("run-1")
+    assert current == opened
+    assert current.bound == Norms(2.5, math.inf)
 
 
 def test_a_round_can_be_abandoned_and_followed_by_another(collecting: State) -> None:
@@ -142,7 +153,7 @@ def test_a_step_out_of_turn_is_refused(collecting: State) -> None:
 
 
 def test_an_update_is_counted_once(collecting: State, reopen: Callable[[], State]) -> None:
-    received = part(A).received("d" * 64, 1000, REPORT)
+    received = part(A).received("d" * 64, 1000, REPORT).measured(Norms(0.25, 1e30))
     collecting.receive(received)
     collecting.receive(received)
     state = reopen()

@@ -38,3 +38,18 @@ def test_every_commit_is_synced(tmp_path: Path) -> None:
     with closing(open_sqlite(tmp_path)) as state, state._engine.connect() as db:
         assert db.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
         assert db.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+
+
+def test_a_database_of_an_older_version_gets_the_columns_it_lacks(tmp_path: Path) -> None:
+    with closing(open_sqlite(tmp_path)) as state:
+        state.see_device(Device("a" * 32, "one", 1.0))
+    lacking = {"rounds": ("head_bound", "optimizer_memory"), "assignments": ("head_norm",)}
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as older:
+        for table, columns in lacking.items():
+            for column in columns:
+                older.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    with closing(open_sqlite(tmp_path)) as state, state._engine.connect() as db:
+        assert [device.name for device in state.devices()] == ["one"]
+        for table, columns in lacking.items():
+            present = {row[1] for row in db.exec_driver_sql(f"PRAGMA table_info({table})")}
+            assert set(columns) <= present

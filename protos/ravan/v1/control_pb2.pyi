@@ -15,6 +15,23 @@ class RunState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RUN_STATE_STOPPED: _ClassVar[RunState]
     RUN_STATE_FINISHED: _ClassVar[RunState]
 
+class AggregationRule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    AGGREGATION_RULE_UNSPECIFIED: _ClassVar[AggregationRule]
+    AGGREGATION_RULE_MEAN: _ClassVar[AggregationRule]
+    AGGREGATION_RULE_CLIPPED_MEAN: _ClassVar[AggregationRule]
+    AGGREGATION_RULE_MEDIAN: _ClassVar[AggregationRule]
+    AGGREGATION_RULE_TRIMMED_MEAN: _ClassVar[AggregationRule]
+    AGGREGATION_RULE_MULTI_KRUM: _ClassVar[AggregationRule]
+
+class ServerOptimizer(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SERVER_OPTIMIZER_UNSPECIFIED: _ClassVar[ServerOptimizer]
+    SERVER_OPTIMIZER_FEDAVG: _ClassVar[ServerOptimizer]
+    SERVER_OPTIMIZER_FEDAVGM: _ClassVar[ServerOptimizer]
+    SERVER_OPTIMIZER_FEDADAM: _ClassVar[ServerOptimizer]
+    SERVER_OPTIMIZER_FEDYOGI: _ClassVar[ServerOptimizer]
+
 class Metric(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     METRIC_UNSPECIFIED: _ClassVar[Metric]
@@ -35,6 +52,17 @@ RUN_STATE_ACTIVE: RunState
 RUN_STATE_PAUSED: RunState
 RUN_STATE_STOPPED: RunState
 RUN_STATE_FINISHED: RunState
+AGGREGATION_RULE_UNSPECIFIED: AggregationRule
+AGGREGATION_RULE_MEAN: AggregationRule
+AGGREGATION_RULE_CLIPPED_MEAN: AggregationRule
+AGGREGATION_RULE_MEDIAN: AggregationRule
+AGGREGATION_RULE_TRIMMED_MEAN: AggregationRule
+AGGREGATION_RULE_MULTI_KRUM: AggregationRule
+SERVER_OPTIMIZER_UNSPECIFIED: ServerOptimizer
+SERVER_OPTIMIZER_FEDAVG: ServerOptimizer
+SERVER_OPTIMIZER_FEDAVGM: ServerOptimizer
+SERVER_OPTIMIZER_FEDADAM: ServerOptimizer
+SERVER_OPTIMIZER_FEDYOGI: ServerOptimizer
 METRIC_UNSPECIFIED: Metric
 METRIC_ACCURACY: Metric
 METRIC_PERPLEXITY: Metric
@@ -119,7 +147,7 @@ class ExportAdapterResponse(_message.Message):
     def __init__(self, data: _Optional[bytes] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("run_id", "state", "bundle_id", "model", "trainable_parameters", "rounds_planned", "rounds_published", "initial", "best_round", "rounds", "created_at", "metric")
+    __slots__ = ("run_id", "state", "bundle_id", "model", "trainable_parameters", "rounds_planned", "rounds_published", "initial", "best_round", "rounds", "created_at", "metric", "aggregation")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -132,6 +160,7 @@ class Run(_message.Message):
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATION_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     state: RunState
     bundle_id: str
@@ -144,7 +173,32 @@ class Run(_message.Message):
     rounds: _containers.RepeatedCompositeFieldContainer[Round]
     created_at: float
     metric: Metric
-    def __init__(self, run_id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., trainable_parameters: _Optional[int] = ..., rounds_planned: _Optional[int] = ..., rounds_published: _Optional[int] = ..., initial: _Optional[_Union[Evaluation, _Mapping]] = ..., best_round: _Optional[int] = ..., rounds: _Optional[_Iterable[_Union[Round, _Mapping]]] = ..., created_at: _Optional[float] = ..., metric: _Optional[_Union[Metric, str]] = ...) -> None: ...
+    aggregation: Aggregation
+    def __init__(self, run_id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., trainable_parameters: _Optional[int] = ..., rounds_planned: _Optional[int] = ..., rounds_published: _Optional[int] = ..., initial: _Optional[_Union[Evaluation, _Mapping]] = ..., best_round: _Optional[int] = ..., rounds: _Optional[_Iterable[_Union[Round, _Mapping]]] = ..., created_at: _Optional[float] = ..., metric: _Optional[_Union[Metric, str]] = ..., aggregation: _Optional[_Union[Aggregation, _Mapping]] = ...) -> None: ...
+
+class Aggregation(_message.Message):
+    __slots__ = ("rule", "attackers", "max_norm", "max_saved_norm", "max_norm_ratio", "optimizer", "learning_rate", "momentum", "beta2", "tau")
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    ATTACKERS_FIELD_NUMBER: _ClassVar[int]
+    MAX_NORM_FIELD_NUMBER: _ClassVar[int]
+    MAX_SAVED_NORM_FIELD_NUMBER: _ClassVar[int]
+    MAX_NORM_RATIO_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    MOMENTUM_FIELD_NUMBER: _ClassVar[int]
+    BETA2_FIELD_NUMBER: _ClassVar[int]
+    TAU_FIELD_NUMBER: _ClassVar[int]
+    rule: AggregationRule
+    attackers: float
+    max_norm: float
+    max_saved_norm: float
+    max_norm_ratio: float
+    optimizer: ServerOptimizer
+    learning_rate: float
+    momentum: float
+    beta2: float
+    tau: float
+    def __init__(self, rule: _Optional[_Union[AggregationRule, str]] = ..., attackers: _Optional[float] = ..., max_norm: _Optional[float] = ..., max_saved_norm: _Optional[float] = ..., max_norm_ratio: _Optional[float] = ..., optimizer: _Optional[_Union[ServerOptimizer, str]] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., beta2: _Optional[float] = ..., tau: _Optional[float] = ...) -> None: ...
 
 class Evaluation(_message.Message):
     __slots__ = ("accuracy", "loss", "examples")
@@ -157,7 +211,7 @@ class Evaluation(_message.Message):
     def __init__(self, accuracy: _Optional[float] = ..., loss: _Optional[float] = ..., examples: _Optional[int] = ...) -> None: ...
 
 class Round(_message.Message):
-    __slots__ = ("number", "state", "selected", "received", "failed", "bytes_up", "bytes_down", "evaluation", "seconds", "local_loss")
+    __slots__ = ("number", "state", "selected", "received", "failed", "bytes_up", "bytes_down", "evaluation", "seconds", "local_loss", "head_bound", "saved_bound")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     SELECTED_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +222,8 @@ class Round(_message.Message):
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     LOCAL_LOSS_FIELD_NUMBER: _ClassVar[int]
+    HEAD_BOUND_FIELD_NUMBER: _ClassVar[int]
+    SAVED_BOUND_FIELD_NUMBER: _ClassVar[int]
     number: int
     state: RoundState
     selected: int
@@ -178,7 +234,9 @@ class Round(_message.Message):
     evaluation: Evaluation
     seconds: float
     local_loss: float
-    def __init__(self, number: _Optional[int] = ..., state: _Optional[_Union[RoundState, str]] = ..., selected: _Optional[int] = ..., received: _Optional[int] = ..., failed: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., seconds: _Optional[float] = ..., local_loss: _Optional[float] = ...) -> None: ...
+    head_bound: float
+    saved_bound: float
+    def __init__(self, number: _Optional[int] = ..., state: _Optional[_Union[RoundState, str]] = ..., selected: _Optional[int] = ..., received: _Optional[int] = ..., failed: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., seconds: _Optional[float] = ..., local_loss: _Optional[float] = ..., head_bound: _Optional[float] = ..., saved_bound: _Optional[float] = ...) -> None: ...
 
 class Device(_message.Message):
     __slots__ = ("device_id", "name", "last_seen", "cores", "memory_bytes", "machine", "software", "head_budget", "updates", "failures", "bytes_up", "bytes_down", "failure", "working")

@@ -1,0 +1,41 @@
+"""What an update must pass before it is stored: shape, numbers, and how far it moved."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ravan.norms import Norms, check, measure
+from ravan.spec import AdapterSpec
+from ravan.update import decode
+from server.records import Round, RoundState
+from server.settings import RunOptions
+from server.storage import Storage
+
+WINDOW = 5
+"""Rounds whose updates the next one's are compared with: norms fall with the learning rate."""
+
+
+def admit(storage: Storage, spec: AdapterSpec, current: Round, data: bytes) -> Norms:
+    """Checks an upload against the adapter spec and the round; returns how far it moved.
+
+    Raises:
+        UpdateError: it must not be stored; see ``ravan.update.decode`` and ``ravan.norms.check``.
+    """
+    update = decode(spec, data)
+    norms = measure(decode(spec, storage.adapters.get(current.base_adapter)), update)
+    check(norms, current.bound)
+    return norms
+
+
+async def with_bounds(storage: Storage, options: RunOptions, opened: Round, rounds: Sequence[Round]) -> Round:
+    """A round with the bounds that follow from the run's settings and the rounds before it."""
+    earlier: list[Norms] = []
+    for done in [r for r in rounds if r.state is RoundState.PUBLISHED][-WINDOW:]:
+        parts = await storage.call(storage.state.assignments, done.run_id, done.number)
+        earlier += [part.norms for part in parts if part.norms is not None]
+    largest = options.bound(earlier)
+    return replace(opened, head_bound=_finite(largest.head), saved_bound=_finite(largest.saved))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
