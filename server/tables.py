@@ -20,8 +20,8 @@ def run_table(run: pb.Run) -> RenderableType:
     )
     heading += f"\n{_aggregation(run.aggregation)}"
     table = Table("round", "state", "updates", "failed", box=None)
-    for heading in [*_columns(run), "local loss", "up", "down", "seconds"]:
-        table.add_column(heading)
+    for name in [*_columns(run), "local loss", "up", "down", "seconds"]:
+        table.add_column(name)
     for column in table.columns[2:]:
         column.justify = "right"
     if run.HasField("initial"):
