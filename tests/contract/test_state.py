@@ -91,12 +91,13 @@ def test_a_run_that_ends_takes_its_open_round_with_it(collecting: State) -> None
             collecting.set_run_state("run-1", state, 302.0)
 
 
-def test_a_loss_that_is_no_number_is_kept_as_that(state: State) -> None:
+def test_a_figure_that_is_no_number_is_kept_as_that(state: State) -> None:
     state.create_run(RUN)
-    state.record_initial("run-1", Evaluation(float("nan"), 0.1, 10))
+    state.record_initial("run-1", Evaluation(float("nan"), float("nan"), 10))
     kept = state.run("run-1").initial
     assert kept is not None
     assert math.isnan(kept.loss)
+    assert math.isnan(kept.accuracy)
 
 
 def test_an_unknown_run_is_named(state: State) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
+from export.architectures import Architecture
 from export.bundle import ExportOptions, export_bundle
 from export.cli import app
 from export.custom import custom_model
@@ -26,7 +27,7 @@ from ravan.inputs import CustomSettings, Loss, Metric, TensorInput
 from ravan.runtime.adapter import write_adapter
 from ravan.runtime.names import LOGITS
 from ravan.runtime.session import open_session
-from ravan.torch import CustomModel
+from ravan.torch import CustomModel, find_targets
 from ravan.update import Update
 from tests.conftest import ROOT
 from tests.custom_models import LONGEST, NAMES, STEPS, Tagger, regression, tagger, windows
@@ -97,15 +98,14 @@ def test_by_default_all_but_the_last_linear_layer_are_adapted_and_that_is_traine
     assert [tensor.name for tensor in spec.saved] == ["head.weight", "head.bias"]
 
 
-def test_the_factory_s_patterns_are_taken_and_the_command_line_s_before_them(tmp_path: Path) -> None:
-    factory = made_by(replace(regression(), longest={}), tmp_path)
-    one = export_bundle(lambda: custom_model(factory), OPTIONS, tmp_path / "one", "own").manifest
-    assert {layer.name.rsplit(".", 1)[-1] for layer in one.adapter.layers} == {"query", "value"}
-    options = replace(OPTIONS, targets=("patches",), saved=("norm",))
-    other = export_bundle(lambda: custom_model(factory), options, tmp_path / "other", "own").manifest
-    assert [layer.name for layer in other.adapter.layers] == ["patches"]
-    assert {tensor.name.split(".")[-2] for tensor in other.adapter.saved} == {"norm"}
-    assert (one.labels, one.custom and one.custom.metric) == ((), Metric.LOSS)
+def test_the_factory_s_patterns_are_taken(tmp_path: Path) -> None:
+    recipe = custom_model(made_by(regression(), tmp_path))
+    assert recipe.architecture() == Architecture(("query", "value"), ("head",))
+    only_saved = custom_model(made_by(replace(windows(), saved=("blocks.1", "head")), tmp_path)).architecture()
+    assert find_targets(windows().module, only_saved.targets).keys() == {
+        "patches",
+        *(f"blocks.0.{name}" for name in ("query", "key", "value")),
+    }
 
 
 def test_int8_and_a_frozen_prefix_work_for_modules_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,19 @@
 
 import asyncio
 import hashlib
+import io
 import shutil
 import time
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from rich.console import Console
 
 from protos.ravan.v1 import control_pb2 as pb
 from ravan.bundle import Bundle
+from ravan.errors import SettingsError
+from ravan.inputs import Metric
 from ravan.runtime.adapter import read_adapter
 from ravan.update import encode
 from server import client
@@ -19,6 +23,7 @@ from server.publishing import Publisher
 from server.records import RoundState, RunState
 from server.serving import control_address
 from server.settings import RunOptions
+from server.tables import run_table
 from tests.conftest import sentences, write_rows
 from tests.server.hosting import DEVICES, hosting
 
@@ -73,6 +78,27 @@ def test_a_full_disk_is_logged_and_the_step_tried_again(
             assert (await host.coordinator.find_run("")).state is RunState.FINISHED
 
     asyncio.run(scene())
+
+
+def test_a_run_is_compared_by_a_figure_that_its_loss_has(value_bundle: Bundle, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with hosting(tmp_path, value_bundle) as host:
+            with pytest.raises(SettingsError, match="--metric accuracy means nothing for a mean-squared-error: use lo"):
+                await host.begin(metric=Metric.ACCURACY)
+            assert (await host.begin()).options.metric is Metric.LOSS
+
+    asyncio.run(scene())
+
+
+def test_a_run_by_its_loss_is_shown_by_its_loss() -> None:
+    rounds = [pb.Round(number=1, state=pb.ROUND_STATE_PUBLISHED, evaluation=pb.Evaluation(loss=0.25, examples=9))]
+    run = pb.Run(run_id="a", state=pb.RUN_STATE_ACTIVE, metric=pb.METRIC_LOSS, rounds=rounds, best_round=1)
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(run_table(run))
+    shown = console.export_text()
+    assert shown.count(" loss ") == 2  # of the held-out examples, and the local one
+    assert "0.250" in shown
+    assert "accuracy" not in shown
 
 
 def test_old_updates_are_dropped_and_unreceipted_ones_swept(bundle: Bundle, tmp_path: Path) -> None:
