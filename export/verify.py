@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from export.recipe import Example, logits_of
 from ravan.bundle import EVAL, PREFIX, TRAIN
-from ravan.errors import ExportError
+from ravan.errors import BundleError, ExportError
 from ravan.layout import Vector
 from ravan.runtime.names import GRADIENTS, HIDDEN, IGNORED, LABELS, LOGITS, LOSS, TRAINABLES
 from ravan.runtime.session import open_session
@@ -111,8 +111,17 @@ def feed_of(example: Example, trainables: Vector) -> Feed:
 
 
 def _run(path: Path, outputs: list[str], feed: Feed) -> list[np.ndarray]:
-    """Those of the outputs that the graph has."""
-    session = open_session(path)
+    """Those of the outputs that the graph has.
+
+    Raises:
+        ExportError: onnxruntime refuses the graph.
+    """
+    try:
+        session = open_session(path)
+    except BundleError as error:
+        raise ExportError(
+            f"The model's graph is none that onnxruntime takes, replace what it names: {error}"
+        ) from error
     return session.run([name for name in outputs if name in session.outputs], feed)
 
 

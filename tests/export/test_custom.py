@@ -247,6 +247,21 @@ def test_an_operator_without_a_gradient_is_named(tmp_path: Path) -> None:
         export_bundle(lambda: custom_model(made_by(made, tmp_path)), OPTIONS, tmp_path / "out", "own")
 
 
+def test_a_graph_that_onnxruntime_refuses_is_no_bundle(tmp_path: Path) -> None:
+    class Bags(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bags, self.linear, self.head = nn.EmbeddingBag(9, 4, mode="sum"), nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, ids: Tensor) -> Any:
+            return self.head(self.linear(self.bags(ids)))
+
+    made = CustomModel(module=Bags(), batch={"ids": torch.randint(0, 9, (4, 3))})
+    with pytest.raises(ExportError, match=r"none that onnxruntime takes, replace what it names: .* Op \(Loop\)"):
+        export_bundle(lambda: custom_model(made_by(made, tmp_path)), OPTIONS, tmp_path / "out", "own")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("factory", "code", "reason"),
     [
