@@ -48,7 +48,7 @@ check: setup
 	$(BIN)/python scripts/check_protos.py
 	$(BIN)/python scripts/check_docs.py
 
-# Our training step beside PyTorch + PEFT LoRA, into BENCHMARKS.md; takes about an hour, on an idle machine.
+# Our training step beside PyTorch + PEFT LoRA, into BENCHMARKS.md; takes about half an hour, on an idle machine.
 # make bench-step ARGS="--only text-8 --rounds 1"; see $(BIN)/python -m benchmarks.step --help
 bench-step: setup
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[demo,bench]'
