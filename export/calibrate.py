@@ -8,7 +8,7 @@ the first leaves over. The first of these with a small enough error is taken.
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,22 +48,23 @@ def calibrate(forward: ir.Model, feed: Mapping[str, np.ndarray]) -> dict[str, Sc
 
 def choose(x: np.ndarray, weights: Sequence[np.ndarray]) -> Scheme:
     """The cheapest that keeps every x W, x [rows, d_in], W [d_in, d_out], near what int8 weights alone make of it."""
-    channels = min(_channels(x, weights), key=lambda c: _error(x, weights, Scheme(Fineness.TENSOR, c)))
     allowed = float(np.hypot(_error(x, weights, None), LARGEST_ERROR))
     for fineness in (Fineness.TENSOR, Fineness.ROWS):
-        for scheme in (Scheme(fineness), Scheme(fineness, channels)):
-            if _error(x, weights, scheme) <= allowed:
-                return scheme
+        if _error(x, weights, Scheme(fineness)) <= allowed:
+            return Scheme(fineness)
+        errors = {balance: _error(x, weights, Scheme(fineness, _channels(x, weights, balance))) for balance in BALANCES}
+        best = min(errors, key=errors.__getitem__)
+        if errors[best] <= allowed:
+            return Scheme(fineness, _channels(x, weights, best))
     return Scheme(Fineness.TWICE)
 
 
-def _channels(x: np.ndarray, weights: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+def _channels(x: np.ndarray, weights: Sequence[np.ndarray], balance: float) -> np.ndarray:
     """Factors [d_in] for channels, by how much of their size is taken over; 1 in the geometric mean."""
     size = np.maximum(np.abs(x).max(axis=0), TINY)
     of_rows = np.maximum(np.max([np.abs(weight).max(axis=1) for weight in weights], axis=0), TINY)
-    for balance in BALANCES:
-        factors = size**balance / of_rows ** (1 - balance)
-        yield (factors / np.exp(np.log(factors).mean())).astype(np.float32)
+    factors = size**balance / of_rows ** (1 - balance)
+    return np.asarray(factors / np.exp(np.log(factors).mean()), np.float32)
 
 
 def _error(x: np.ndarray, weights: Sequence[np.ndarray], scheme: Scheme | None) -> float:

@@ -207,5 +207,5 @@ def test_a_model_for_other_channels_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_model_without_patches_is_refused(model_folder: Path) -> None:
-    with pytest.raises(ExportError, match="of which transformers makes no"):
+    with pytest.raises(ExportError, match="which transformers does not have as AutoModelForImageClassification"):
         image_classifier(model_folder, SHAPES)

@@ -110,7 +110,7 @@ def test_sizes_of_rows_pass_by_what_is_linear_in_them(between: str, divisions: i
     graph = ir.Graph([x, factor], [], nodes=[], opset_imports={"": OPSET})
     b = Builder(graph, "float")
     if even:
-        factor.meta[EVEN] = True
+        factor.meta[EVEN], dense = True, generator.uniform(0.5, 1.5, dense.shape).astype(np.float32)
     y = b.op("MatMul", b.op(between, b.op("MatMul", x, b.constant(first)), factor), b.constant(second))
     y.name, y.shape, y.dtype = "y", ir.Shape(["rows", WIDTH]), ir.DataType.FLOAT
     graph.outputs.append(y)
