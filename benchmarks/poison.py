@@ -160,8 +160,9 @@ class Federation:
                 continue
             try:
                 if contender.checked:
-                    norms.append(measure(base, decode(self.spec, encode(self.spec, update))))
-                    check(norms[-1], allowed)
+                    moved = measure(base, decode(self.spec, encode(self.spec, update)))
+                    check(moved, allowed)
+                    norms.append(moved)
                 counted.append(Contribution(f"{device:04}", partial(_same, update)))
             except UpdateError:
                 refused += 1
