@@ -198,12 +198,11 @@ def _held_out(bundle: Bundle, corpus: Corpus, folder: Path, generator: np.random
 
 
 def wanted(contenders: Sequence[Contender], attacks: Sequence[Attack]) -> Iterator[tuple[Contender, Attack, float]]:
-    """Every cell once: without attackers all attacks are the same, and nothing but NaN needs a check to be absent."""
+    """Every cell once: without attackers all attacks are the same, and only NaN tells whether anything is checked."""
     for contender in contenders:
         for attack in attacks:
             for share in SHARES:
-                once = attack is attacks[0] if share == 0 else contender.checked or attack is Attack.NOT_A_NUMBER
-                if once and (share or contender.checked):
+                if attack is attacks[0] if share == 0 else contender.checked or attack is Attack.NOT_A_NUMBER:
                     yield contender, attack, share
 
 

@@ -52,7 +52,7 @@ def test_checks_turn_away_what_the_mean_can_not_bear(bundle: Bundle, devices: li
 def test_every_cell_is_run_once_and_shown(bundle: Bundle, devices: list[Examples]) -> None:
     cells = [(c.name, a, s) for c, a, s in wanted(CONTENDERS, list(Attack))]
     assert len(set(cells)) == len(cells)
-    assert len(cells) == 6 * (5 * 4 + 1) + 4
+    assert len(cells) == 6 * (5 * 4 + 1) + (4 + 1)
     outcome = Federation(bundle, devices, devices[0], rounds=1).run(CONTENDERS[-1], Attack.NOT_A_NUMBER, SHARES[-1])
     assert outcome.lost == 1  # 12 updates are too few for multi-Krum to bear 8
     shown = list(section([outcome], 1))
