@@ -69,7 +69,7 @@ bench-language: setup
 bench-images: setup
 	$(BIN)/python -m benchmarks.fashion_mnist $(ARGS)
 
-# Five attacks against every aggregation rule, into BENCHMARKS.md; 20 to 60 minutes, and what was run is not run again.
+# Five attacks against every aggregation rule, into BENCHMARKS.md; about 40 minutes, and what was run is not run again.
 # make bench-poison ARGS="--rules median --attacks NaN"; see $(BIN)/python -m benchmarks.poison --help
 bench-poison: setup
 	$(BIN)/python -m benchmarks.poison $(ARGS)
