@@ -8,13 +8,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from demo.processes import ending_together, running, wait_for
+from demo.processes import ending_together, finish, running, wait_for
 from protos.ravan.v1 import control_pb2 as pb
 from server import client
-from server.serving import control_address
+from server.serving import ControlAddress, control_address
 from server.tables import metric_name, score, size
+from server.tls import Tls
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+ENROLLING_SECONDS = 3600.0
 BUDGETS = (1.0, 1.0, 0.5, 0.25)
 """Share of the heads that the devices of each client process train; the last are the weakest."""
 
@@ -59,7 +61,7 @@ class Federation(Kept):
     threads: int = 0
 
     def train(self, options: Mapping[str, object]) -> pb.Run:
-        """Runs the server and the devices until the run has finished; returns its status.
+        """Runs the server and the devices, over TLS and enrolled, until the run has finished; returns its status.
 
         Every device must be there before the first round. ``options`` are those of ``ravan-server create``.
         """
@@ -67,30 +69,49 @@ class Federation(Kept):
         logs.mkdir(exist_ok=True)
         server = [sys.executable, "-m", "server.cli", "serve", "--state", str(self.state), "--listen", self.listen]
         address = control_address(self.state, "")
+        finish([sys.executable, "-m", "server.cli", "init", "--state", str(self.state)])
         with running([server], [logs / "server.log"]) as (process,):
             wait_for(self.state / "control.sock", process, logs / "server.log")
             everyone = {"min_devices": len(self.shards), "poll_min": 0.3, "poll_max": 1.0}
             client.create_run(address, {**everyone, **options})
+            for number, shards in enumerate(self._dealt(), 1):
+                tokens = client.create_tokens(address, len(shards), ENROLLING_SECONDS).tokens
+                finish(self._enroll(number, shards, tokens))
             clients = {logs / f"edge-{number}.log": command for number, command in enumerate(self._clients(), 1)}
             with running([*clients.values()], [*clients]) as started, ending_together(started, process):
                 run = watch_run(address)
             self.adapter.write_bytes(client.export_adapter(address, "", best=False))
         return run
 
+    def _dealt(self) -> list[Sequence[Path]]:
+        """The devices of each client process; each plays every so many-th."""
+        return [self.shards[first :: self.processes] for first in range(min(self.processes, len(self.shards)))]
+
+    def _enroll(self, number: int, shards: Sequence[Path], tokens: Sequence[str]) -> list[str]:
+        """The command that enrolls a client process's devices."""
+        command = [str(self.edge_python), "-m", "edge.cli", "enroll", "--home", str(self._home(number))]
+        command += ["--server", self.listen, "--ca", str(Tls.of(self.state).ca)]
+        for shard, token in zip(shards, tokens, strict=True):
+            command += ["--name", shard.stem, "--token", token]
+        return command
+
     def _clients(self) -> list[list[str]]:
-        """Their commands; each plays every so many-th device."""
+        """The commands of the client processes."""
         commands = []
-        for number in range(min(self.processes, len(self.shards))):
-            command = [str(self.edge_python), "-m", "edge.cli", "run", "--server", self.listen, "--until-finished"]
-            command += ["--home", str(self.out / f"edge-{number + 1}"), "--threads", str(self.threads)]
-            command += ["--heads", str(BUDGETS[number % len(BUDGETS)])]
-            for shard in self.shards[number :: self.processes]:
+        for number, shards in enumerate(self._dealt(), 1):
+            command = [str(self.edge_python), "-m", "edge.cli", "run", "--until-finished"]
+            command += ["--home", str(self._home(number)), "--threads", str(self.threads)]
+            command += ["--heads", str(BUDGETS[(number - 1) % len(BUDGETS)])]
+            for shard in shards:
                 command += ["--data", str(shard)]
             commands.append(command)
         return commands
 
+    def _home(self, number: int) -> Path:
+        return self.out / f"edge-{number}"
 
-def watch_run(address: str) -> pb.Run:
+
+def watch_run(address: ControlAddress) -> pb.Run:
     """Prints what happens as it happens; returns the run's last status."""
     said: set[str] = set()
     run = pb.Run()

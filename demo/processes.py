@@ -72,6 +72,17 @@ def wait_for(path: Path, process: subprocess.Popen[bytes], log: Path, seconds: f
         time.sleep(0.05)
 
 
+def finish(command: Sequence[str]) -> None:
+    """Runs a command to its end.
+
+    Raises:
+        EnvironmentProblem: it failed; its last words are in the message.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
+    if done.returncode:
+        raise EnvironmentProblem(f"{' '.join(command[1:4])} failed: {' '.join(done.stderr.strip().splitlines()[-1:])}")
+
+
 def has_module(python: Path, module: str) -> bool:
     """Whether a Python environment could import a module."""
     code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"

@@ -17,11 +17,13 @@ from rich.table import Table
 
 from edge.bench import Measurement, measure
 from edge.device import Device, DeviceOptions
-from edge.errors import Stopped
+from edge.enrollment import enroll as enroll_device
+from edge.enrollment import rotate as rotate_key
+from edge.errors import NotEnrolled, Stopped
 from edge.fleet_client import FleetClient
 from edge.home import Home
 from edge.progress import progress_for
-from edge.settings import EdgeSettings
+from edge.settings import DEFAULT_HOME, EdgeSettings
 from edge.workshop import Workshop
 from ravan.bundle import open_bundle
 from ravan.cli.errors import run as run_app
@@ -29,6 +31,7 @@ from ravan.cli.logs import configure_logs
 from ravan.cli.output import Format
 from ravan.cli.settings import command
 from ravan.errors import RavanError, SettingsError
+from ravan.rpc.address import is_local, read_authority
 from ravan.runtime.dataset import find_dataset
 from ravan.runtime.footprint import PRESETS
 from ravan.runtime.session import RuntimeOptions
@@ -37,6 +40,8 @@ log = structlog.get_logger()
 
 
 CHECK_SECONDS = 0.2
+LOCAL_SERVER = "127.0.0.1:7071"
+HomeOption = Annotated[Path, typer.Option(help="Folder of the device's identity.", envvar="RAVAN_EDGE_HOME")]
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
@@ -54,13 +59,51 @@ def run(settings: EdgeSettings) -> None:
     workshop = Workshop(runtime, home.hidden_states, settings.cache_mb << 20)
     progress = progress_for(Console(stderr=True))
 
-    clients = [FleetClient(settings.server, home.device_id(options.name), stop) for options in devices]
     with closing(home), ThreadPoolExecutor(len(devices), "device") as threads:
+        clients = [connect(home, settings, options.name, stop) for options in devices]
         running = {
             threads.submit(Device(options, client, home, workshop, progress, stop).run)
             for options, client in zip(devices, clients, strict=True)
         }
         _finish(running, clients, stop)
+
+
+@app.command()
+def enroll(
+    server: Annotated[str, typer.Option(help="The server's address, host:port.", envvar="RAVAN_EDGE_SERVER")],
+    token: Annotated[list[str], typer.Option(help="A one-time token from the operator.", envvar="RAVAN_ENROLL_TOKEN")],
+    ca: Annotated[
+        Path | None, typer.Option(help="The operator's ca.pem; public authorities are trusted by default.")
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="Name of a device, with a token for each; not needed for one.")
+    ] = None,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Make this device a key and trade a token for a place among the server's devices."""
+    names = name or [""]
+    if len(names) != len(token):
+        raise SettingsError(f"{len(token)} tokens for {len(names)} devices: give a --token for each --name.")
+    trusted = None if ca is None else read_authority(ca)
+    with closing(Home(home)) as opened:
+        for each, its_token in zip(names, token, strict=True):
+            identity = enroll_device(opened.identities, each, server, trusted, its_token)
+            print(identity.device_id)
+
+
+@app.command()
+def rotate(
+    name: Annotated[str, typer.Option(help="Name that the device enrolled with.")] = "",
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Replace this device's key; ravan-edge run does it by itself (--key-days)."""
+    configure_logs()
+    with closing(Home(home)) as opened:
+        identity = opened.identities.get(name)
+        if identity is None:
+            raise NotEnrolled(f"There is no device {name!r} in {home}: enroll it first.")
+        with closing(FleetClient(identity.server, identity.device_id, threading.Event(), identity)) as client:
+            rotate_key(opened.identities, client)
 
 
 @app.command()
@@ -99,6 +142,30 @@ def bench_table(measured: Sequence[Measurement]) -> Table:
     return table
 
 
+def connect(home: Home, settings: EdgeSettings, name: str, stop: threading.Event) -> FleetClient:
+    """A device's connection: with the key it enrolled with, or to an insecure server on this machine.
+
+    Raises:
+        SettingsError: a server on another machine must not be insecure.
+        NotEnrolled: the device has no key.
+    """
+    if settings.insecure:
+        server = settings.server or LOCAL_SERVER
+        if not is_local(server):
+            raise SettingsError(f"--insecure: {server} is not this machine: leave it out, and enroll this device.")
+        return FleetClient(server, home.device_id(name), stop)
+    identity = home.identities.get(name)
+    if identity is None and len(settings.data) == 1:
+        identity = home.identities.get("")
+    if identity is None:
+        named = f" --name {name}" if len(settings.data) > 1 else ""
+        raise NotEnrolled(
+            f"Device {name} is not enrolled in {settings.home}: ask the operator for a token and run "
+            f"ravan-edge enroll --server HOST:PORT --ca ca.pem --token TOKEN{named}."
+        )
+    return FleetClient(settings.server or identity.server, identity.device_id, stop, identity)
+
+
 def device_options(settings: EdgeSettings) -> list[DeviceOptions]:
     """One device for each data file, named by the setting or after the file.
 
@@ -113,7 +180,14 @@ def device_options(settings: EdgeSettings) -> list[DeviceOptions]:
         raise SettingsError("Two data files have the same name, which names the device: rename one.")
     return [
         DeviceOptions(
-            name, path, settings.heads, settings.micro_batch, settings.skip_bad, settings.until_finished, make
+            name,
+            path,
+            settings.heads,
+            settings.micro_batch,
+            settings.skip_bad,
+            settings.until_finished,
+            make,
+            settings.key_days,
         )
         for name, path in zip(names, settings.data, strict=True)
     ]

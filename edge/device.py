@@ -12,7 +12,8 @@ import onnxruntime
 import structlog
 
 import ravan
-from edge.errors import Refused, Stopped, TaskFailed
+from edge.enrollment import rotate_if_due
+from edge.errors import NotLetIn, Refused, Stopped, TaskFailed
 from edge.fleet_client import FleetClient
 from edge.home import Home
 from edge.progress import Progress
@@ -39,6 +40,7 @@ class DeviceOptions:
     """What makes one device: its data file, name, share of the heads, most tokens at a time (None: as the bundle).
 
     ``make`` reads the data where it is not in the form that the bundle's task has.
+    A key older than ``key_days`` is replaced, 0 for never.
     """
 
     name: str
@@ -48,6 +50,7 @@ class DeviceOptions:
     skip_bad: bool = False
     until_finished: bool = False
     make: MakeDataset | None = None
+    key_days: int = 0
 
 
 class Device:
@@ -78,14 +81,18 @@ class Device:
 
         Raises:
             DataError: the data file is of no use; the server has been told.
+            NotLetIn, NotTrusted: the server and this device have nothing to say to one another.
         """
         while not self._stop.is_set():
             try:
+                rotate_if_due(self._home.identities, self._client, self._options.key_days)
                 answer = self._client.check_in(self._options.name, self._capabilities())
                 if answer.HasField("task"):
                     self._do(answer.task)
                     self._failures = 0
                     continue
+            except NotLetIn:
+                raise
             except Refused as error:
                 self._log.warning("refused", code=error.code, reason=str(error))
                 self._back_off()
@@ -117,7 +124,7 @@ class Device:
             with self._workshop.turn:
                 local = self._train(task, bundle, self._examples(bundle))
             self._upload(task, bundle, local)
-        except Stopped:
+        except (Stopped, NotLetIn):
             raise
         except DataError as error:
             self._give_back(task, error.code)

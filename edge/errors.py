@@ -2,6 +2,8 @@
 
 RavanError
 ├── Refused    the server refused a call, with its code and sentence
+│   └── NotLetIn   it does not let this device in
+├── NotEnrolled    the device has no key that a server knows
 ├── Stopped    the client is told to end while it waits
 ├── Diverged   the local run left the numbers
 └── TaskFailed a task that came to nothing; the reason is in the log
@@ -16,6 +18,19 @@ class Refused(RavanError):
     def __init__(self, code: str, sentence: str) -> None:
         super().__init__(sentence)
         self.code = code
+
+
+class NotLetIn(Refused):
+    """The server does not let this device in, and would not if it called again."""
+
+    exit_code = 7
+
+
+class NotEnrolled(RavanError):
+    """The device has no key that a server knows."""
+
+    code = "not-enrolled"
+    exit_code = 7
 
 
 class Stopped(RavanError):

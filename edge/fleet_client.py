@@ -2,17 +2,23 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import grpc
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_event, wait_random_exponential
 
-from edge.errors import Refused, Stopped
+from edge.errors import NotLetIn, Refused, Stopped
+from edge.identity import Identity
 from protos.ravan.v1 import fleet_pb2 as pb
 from protos.ravan.v1 import fleet_pb2_grpc as rpc
-from ravan.errors import BundleError, MalformedUpdate
-from ravan.rpc.transfer import CHANNEL_OPTIONS, CODE_KEY, chunks
+from protos.ravan.v1.enrollment_pb2 import RotateKeyRequest
+from protos.ravan.v1.enrollment_pb2_grpc import EnrollmentStub
+from ravan.errors import BundleError, MalformedUpdate, NotTrusted
+from ravan.rpc.address import speaks_tls, tls_problem
+from ravan.rpc.refusal import code_of, sentence_of, status_of
+from ravan.rpc.signing import Signing, signed_channel
+from ravan.rpc.transfer import CHANNEL_OPTIONS, chunks
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -23,6 +29,10 @@ BROKEN = {
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.ABORTED,
 }
+FOR_GOOD = {"revoked", "unknown-device"}
+"""Refusals that no waiting changes; others, as for a clock that is off, may pass at a device that was let in before."""
+TRUST = "enroll again with the ca.pem that the operator has"
+PLAIN = "The server at {} speaks TLS: enroll this device and leave out --insecure."
 CALL_SECONDS = 60.0
 TRANSFER_SECONDS = 3600.0
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds; full jitter between attempts
@@ -30,14 +40,31 @@ _OPTIONS = [*CHANNEL_OPTIONS, ("grpc.initial_reconnect_backoff_ms", 500), ("grpc
 
 
 class FleetClient:
-    """Calls the server as one device; a server that is away is tried again with growing, random waits."""
+    """Calls the server as one device; a server that is away is tried again with growing, random waits.
 
-    def __init__(self, address: str, device_id: str, stop: threading.Event) -> None:
+    Attributes:
+        device_id: whom the calls speak for.
+        identity: whose key signs them, over TLS; None for a server on this machine that knows no keys.
+    """
+
+    def __init__(self, address: str, device_id: str, stop: threading.Event, identity: Identity | None = None) -> None:
         self.device_id = device_id
+        self.identity = identity
         self._address = address
         self._stop = stop
-        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._was_let_in = False
+        if identity is None:
+            self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        else:
+            self._signing = Signing(identity.key)
+            self._channel = signed_channel(address, identity.ca, self._signing, _OPTIONS)
         self._stub = rpc.FleetStub(self._channel)
+        self._enrollment = EnrollmentStub(self._channel)
+
+    def use(self, identity: Identity) -> None:
+        """Signs the calls that follow with another key of the same device."""
+        self.identity = identity
+        self._signing.key = identity.key
 
     def close(self) -> None:
         """Closes the connection."""
@@ -100,8 +127,19 @@ class FleetClient:
         request = pb.ReportFailureRequest(device_id=self.device_id, binding=binding, code=code, reason=reason)
         self._call(lambda: self._stub.ReportFailure(request, timeout=CALL_SECONDS))
 
+    def rotate_key(self, public_key: str) -> None:
+        """Asks the server to know this device by another key."""
+        request = RotateKeyRequest(device_id=self.device_id, public_key=public_key)
+        self._call(lambda: self._enrollment.RotateKey(request, timeout=CALL_SECONDS))
+
     def _call(self, attempt: Callable[[], T]) -> T:
-        """Raises Refused with the server's sentence, or Stopped when told to end meanwhile."""
+        """Calls until the server answers.
+
+        Raises:
+            Refused: with the server's sentence.
+            NotLetIn, NotTrusted: by a server that has let this device in before this is taken for a passing trouble.
+            Stopped: told to end meanwhile.
+        """
         retrying = Retrying(
             retry=retry_if_exception(_is_away),
             wait=wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
@@ -111,13 +149,20 @@ class FleetClient:
             reraise=True,
         )
         try:
-            return retrying(attempt)
+            answer = retrying(attempt)
         except grpc.RpcError as error:
-            raise Refused(_code(error) or _status(error).name.lower(), _sentence(error)) from error
+            raise self._refusal(error) from error
         except ValueError as error:  # grpc's word for a channel that was closed to stop the client
             if self._stop.is_set():
                 raise _stopped() from error
             raise
+        self._was_let_in = True
+        return answer
+
+    def _refusal(self, error: grpc.RpcError) -> Refused:
+        code = code_of(error) or status_of(error).name.lower()
+        shut_out = status_of(error) is grpc.StatusCode.UNAUTHENTICATED and not self._was_let_in
+        return (NotLetIn if shut_out or code in FOR_GOOD else Refused)(code, sentence_of(error))
 
     def _before(self, _: RetryCallState) -> None:
         if self._stop.is_set():
@@ -125,34 +170,30 @@ class FleetClient:
 
     def _say(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
+        problem = self._tls_problem()
+        if problem and not self._was_let_in:
+            raise NotTrusted(problem)
         wait = state.next_action.sleep if state.next_action else 0.0
         log.warning(
             "server away",
             server=self._address,
-            reason=_status(error).name.lower() if isinstance(error, grpc.RpcError) else "",
+            reason=problem or (status_of(error).name.lower() if isinstance(error, grpc.RpcError) else ""),
             attempt=state.attempt_number,
             next_try_seconds=round(wait, 1),
         )
+
+    def _tls_problem(self) -> str:
+        """What is wrong if the server does answer, but not as it must; else empty."""
+        if self.identity is not None:
+            return tls_problem(self._address, self.identity.ca, TRUST)
+        return PLAIN.format(self._address) if speaks_tls(self._address) else ""
 
 
 def _is_away(error: BaseException) -> bool:
     """Whether trying again may help: the server did not answer, or something between it and us failed."""
     if not isinstance(error, grpc.RpcError):
         return False
-    return _status(error) in AWAY or (_status(error) in BROKEN and not _code(error))
-
-
-def _status(error: grpc.RpcError) -> grpc.StatusCode:
-    return cast(grpc.Call, error).code()
-
-
-def _code(error: grpc.RpcError) -> str:
-    """The server's own code, empty when the server itself did not refuse."""
-    return str(dict(cast(grpc.Call, error).trailing_metadata() or ()).get(CODE_KEY, ""))
-
-
-def _sentence(error: grpc.RpcError) -> str:
-    return cast(grpc.Call, error).details() or f"The server refused: {_status(error).name}."
+    return status_of(error) in AWAY or (status_of(error) in BROKEN and not code_of(error))
 
 
 def _stopped() -> Stopped:

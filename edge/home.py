@@ -1,6 +1,5 @@
 """The folder a client keeps: its devices' identities and the bundles they share."""
 
-import hashlib
 import re
 import secrets
 import shutil
@@ -10,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from edge.fleet_client import FleetClient
+from edge.identity import Identities
 from ravan.bundle import Bundle, Manifest, open_bundle
 from ravan.bundle_files import MANIFEST, check_file
 from ravan.errors import BundleError
@@ -23,6 +23,7 @@ class Home:
     """Identities below ``devices/`` and bundles below ``bundles/``; one client uses a home at a time.
 
     Attributes:
+        identities: the devices' keys.
         hidden_states: where the cache of a frozen prefix's results stands.
 
     Raises:
@@ -30,10 +31,11 @@ class Home:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._devices, self._bundles = folder / "devices", folder / "bundles"
-        self._devices.mkdir(parents=True, exist_ok=True)
+        devices, self._bundles = folder / "devices", folder / "bundles"
+        devices.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._bundles.mkdir(exist_ok=True)
         self._lock = lock_folder(folder, "client")
+        self.identities = Identities(devices)
         self.hidden_states = folder / "hidden.sqlite"
         self._fetching = threading.Lock()
 
@@ -42,9 +44,8 @@ class Home:
         self._lock.close()
 
     def device_id(self, name: str) -> str:
-        """The id of the device of this name: drawn once, then kept."""
-        distinct = hashlib.sha256(name.encode()).hexdigest()[:8]  # names that look alike on disk stay apart
-        path = self._devices / f"{re.sub(r'[^A-Za-z0-9-]', '_', name)[:40]}-{distinct}"
+        """The id of the device of this name at a server that knows no keys: drawn once, then kept."""
+        path = self.identities.path(name)
         if not path.exists():
             write_atomically(path, secrets.token_hex(16).encode())
         return path.read_text("ascii")

@@ -7,13 +7,18 @@ from pydantic_settings import SettingsConfigDict
 
 from ravan.cli.settings import Settings
 
+DEFAULT_HOME = Path("ravan-edge")
+
 
 class EdgeSettings(Settings):
     """Settings of ``ravan-edge run``."""
 
     model_config = SettingsConfigDict(env_prefix="RAVAN_EDGE_", frozen=True, extra="forbid")
 
-    server: str = Field("127.0.0.1:7071", description="The server's address, host:port.")
+    server: str = Field("", description="The server's address, host:port; where the device enrolled by default.")
+    insecure: bool = Field(
+        default=False, description="No TLS and no key, for a server on this machine that is insecure too."
+    )
     data: tuple[Path, ...] = Field(
         min_length=1,
         description="Private data, a device for each: JSONL or CSV with text and label, text, image folders, NPZ.",
@@ -22,7 +27,7 @@ class EdgeSettings(Settings):
         "",
         description="Code that reads the data: an installed dataset's name, package.module:Class or file.py:Class.",
     )
-    home: Path = Field(Path("ravan-edge"), description="Folder for bundles and the device's identity.")
+    home: Path = Field(DEFAULT_HOME, description="Folder for bundles and the device's identity.")
     name: str = Field("", description="Name shown to the operator; the data file's by default.")
     heads: float = Field(1.0, gt=0, le=1, description="Share of the heads this device trains.")
     threads: NonNegativeInt = Field(0, description="Threads of a training step; 0 for all cores.")
@@ -40,6 +45,7 @@ class EdgeSettings(Settings):
     cache_mb: NonNegativeInt = Field(
         2048, description="Most disk for the frozen layers' results, where a bundle lets them be kept; 0 for none."
     )
+    key_days: NonNegativeInt = Field(90, description="Days after which the device makes itself a new key; 0 for never.")
     skip_bad: bool = Field(
         default=False, description="Leave out lines and images that are no example instead of refusing the file."
     )

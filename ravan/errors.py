@@ -17,7 +17,8 @@ RavanError
 ├── SettingsError      a setting that is unknown or out of range
 ├── RuntimeProblem     onnxruntime fails in the middle of its work
 ├── EnvironmentProblem the machine refuses: port, folder, disk
-└── Unreachable        the server does not answer
+├── Unreachable        the server does not answer
+└── NotTrusted         the server is not the one that is trusted
 """
 
 
@@ -135,3 +136,10 @@ class Unreachable(RavanError):
 
     code = "unreachable"
     exit_code = 6
+
+
+class NotTrusted(RavanError):
+    """The server can't show that it is the one that is trusted."""
+
+    code = "not-trusted"
+    exit_code = 7

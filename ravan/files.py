@@ -7,17 +7,22 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from ravan.errors import EnvironmentProblem
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes beside ``path``, syncs, renames over it and syncs the folder."""
+def write_atomically(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Writes beside ``path``, syncs, renames over it and syncs the folder.
+
+    ``mode`` is the file's from its first moment on, less what the process's umask takes: 0o600 for secrets.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    temporary.unlink(missing_ok=True)  # of a killed process with this id: its mode would stay
     try:
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=partial(os.open, mode=mode)) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

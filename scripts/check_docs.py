@@ -1,4 +1,4 @@
-"""Fails when README, ARCHITECTURE, BENCHMARKS or CONTRIBUTING speak of what is not there, or leave out a module.
+"""Fails when README and its neighbours speak of what is not there, or ARCHITECTURE leaves out a module.
 
 Checked: relative links, files named in ARCHITECTURE.md (every module once), make targets, that every ``ravan-...``
 command with its options is one the programs have, and that README's table has exactly the model families tested.
@@ -13,7 +13,7 @@ from pathlib import Path
 from families_table import shown, tested
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "BENCHMARKS.md", "CONTRIBUTING.md")
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "BENCHMARKS.md", "CONTRIBUTING.md", "SECURITY.md")
 PACKAGES = ("benchmarks", "demo", "edge", "examples", "export", "ravan", "server")
 PROGRAMS = {"ravan-edge": "edge.cli", "ravan-export": "export.cli", "ravan-server": "server.cli"}
 
@@ -66,10 +66,10 @@ def unknown_options() -> Iterator[str]:
     """Commands and options that the programs do not have."""
     for name in DOCUMENTS:
         for line in code(name).replace("\\\n", " ").splitlines():
-            found = re.match(r"\s*(?:\S*/)?(ravan-\w+) ([a-z][\w-]*)(.*)", line)
+            found = re.match(r"\s*(?:\S*/)?(ravan-\w+) ((?:devices )?[a-z][\w-]*)(.*)", line)
             if not found or found[1] not in PROGRAMS:
                 continue
-            command = [sys.executable, "-m", PROGRAMS[found[1]], found[2], "--help"]
+            command = [sys.executable, "-m", PROGRAMS[found[1]], *found[2].split(), "--help"]
             shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=wide())
             if shown.returncode:
                 yield f"{name}: {found[1]} has no command {found[2]}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -12,16 +13,19 @@ from rich.live import Live
 
 from protos.ravan.v1 import control_pb2 as pb
 from ravan.cli.errors import run
-from ravan.cli.logs import configure_logs
+from ravan.cli.logs import Repeats, configure_logs
 from ravan.cli.output import Format
 from ravan.cli.settings import command
 from server import client
 from server.serving import control_address
 from server.serving import serve as serve_until_stopped
 from server.settings import DEFAULT_STATE, CreateSettings, ServeSettings
-from server.tables import device_table, run_table
+from server.tables import device_table, refused_line, run_table
+from server.tls import Tls
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+devices_app = typer.Typer(help="Say which devices may take part.", no_args_is_help=True)
+app.add_typer(devices_app, name="devices")
 console = Console(highlight=False)
 
 StateOption = Annotated[Path, typer.Option(help="The server's state folder.", envvar="RAVAN_SERVER_STATE")]
@@ -33,10 +37,35 @@ FormatOption = Annotated[Format, typer.Option("--format", help="text or json.")]
 
 
 @app.command()
+def init(
+    host: Annotated[list[str] | None, typer.Option(help="DNS name or IP by which devices reach the server.")] = None,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Make a new server certificate by the same authority.")
+    ] = False,
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Make a certificate authority, the server's certificate and the operator's key."""
+    from server.certificates import initialize
+
+    hosts, tls = host or [socket.getfqdn()], Tls.of(state)
+    initialize(tls, hosts, renew=renew)
+    console.print(f"{tls.folder}: certificate for {', '.join(hosts)} and for this machine itself", soft_wrap=True)
+    if renew:
+        return
+    console.print(f"every device needs {tls.ca}; keep the .key files to yourself. Next:", soft_wrap=True)
+    for step in (
+        f"ravan-server serve --state {state} --listen 0.0.0.0:7071",
+        f"ravan-server devices token --state {state}",
+        f"ravan-edge enroll --server {f'[{hosts[0]}]' if ':' in hosts[0] else hosts[0]}:7071 --ca ca.pem --token TOKEN   (on the device)",
+    ):
+        console.print(f"  {step}", soft_wrap=True, markup=False)
+
+
+@app.command()
 @command(ServeSettings)
 def serve(settings: ServeSettings) -> None:
     """Serve devices until Ctrl-C; a run goes on where it was at the next start."""
-    configure_logs()
+    configure_logs(Repeats())
     asyncio.run(serve_until_stopped(settings))
 
 
@@ -112,6 +141,42 @@ def export(
 
     write_atomically(out, client.export_adapter(control_address(state, control), run_id, best=not last))
     console.print(str(out))
+
+
+@devices_app.command("list")
+def list_devices(
+    state: StateOption = DEFAULT_STATE, control: ControlOption = "", output: FormatOption = Format.TEXT
+) -> None:
+    """Show devices, and how often which calls were refused."""
+    known = client.devices(control_address(state, control))
+    if output is Format.JSON:
+        print(json.dumps({"devices": _plain(list(known.devices)), "refused": dict(known.refused)}, indent=2))
+        return
+    console.print(device_table(list(known.devices)))
+    console.print(refused_line(known.refused))
+
+
+@devices_app.command()
+def token(
+    count: Annotated[int, typer.Option(min=1, help="Tokens to make, one for each device.")] = 1,
+    hours: Annotated[float, typer.Option(min=0, help="Hours for which they are valid.")] = 24.0,
+    state: StateOption = DEFAULT_STATE,
+    control: ControlOption = "",
+) -> None:
+    """Print one-time tokens for ravan-edge enroll, one a line."""
+    for made in client.create_tokens(control_address(state, control), count, hours * 3600).tokens:
+        print(made)
+
+
+@devices_app.command()
+def revoke(
+    device: Annotated[str, typer.Argument(help="The device's id, or its beginning.")],
+    state: StateOption = DEFAULT_STATE,
+    control: ControlOption = "",
+) -> None:
+    """Let a device in no more, from its next call on."""
+    revoked = client.revoke_device(control_address(state, control), device)
+    console.print(f"revoked {revoked.device_id} {revoked.name}", markup=False, soft_wrap=True)
 
 
 def _print_run(shown: pb.Run) -> None:

@@ -4,15 +4,19 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import grpc
 
 from protos.ravan.v1 import control_pb2 as pb
 from protos.ravan.v1 import control_pb2_grpc as rpc
-from ravan.errors import RavanError, Unreachable
-from ravan.rpc.transfer import CODE_KEY, CONTROL_OPTIONS
+from ravan.errors import NotTrusted, RavanError, Unreachable
+from ravan.rpc.address import tls_problem
+from ravan.rpc.refusal import code_of, sentence_of, status_of
+from ravan.rpc.signing import Signing, signed_channel
+from ravan.rpc.transfer import CONTROL_OPTIONS
 from server.report import report_devices, report_run
+from server.serving import ControlAddress
 from server.sql_state import DATABASE, open_sqlite
 
 CALL_SECONDS = 60.0
@@ -20,47 +24,74 @@ CREATE_SECONDS = 900.0  # a large bundle is hashed and its held-out examples are
 
 
 @contextmanager
-def control(address: str) -> Iterator[rpc.ControlStub]:
+def control(address: ControlAddress) -> Iterator[rpc.ControlStub]:
     """A stub for the Control service; gRPC's errors become sentences.
 
     Raises:
         Unreachable: no server answers at the address.
         RavanError: the server's own sentence.
     """
-    with grpc.insecure_channel(address, options=CONTROL_OPTIONS) as channel:
+    with _channel(address) as channel:
         try:
             yield rpc.ControlStub(channel)
         except grpc.RpcError as error:
             raise _explain(error, address) from error
 
 
-def create_run(address: str, settings: dict[str, Any]) -> pb.Run:
+def _channel(address: ControlAddress) -> grpc.Channel:
+    """A socket is as it is; any other address speaks TLS, and takes calls signed with the operator's key."""
+    if address.is_socket:
+        return grpc.insecure_channel(address.target, options=CONTROL_OPTIONS)
+    ca = address.tls.trusted()
+    return signed_channel(address.target, ca, Signing(address.tls.operator()), CONTROL_OPTIONS)
+
+
+def create_run(address: ControlAddress, settings: dict[str, Any]) -> pb.Run:
     """Starts a run."""
     with control(address) as stub:
         return stub.CreateRun(pb.CreateRunRequest(settings_json=json.dumps(settings)), timeout=CREATE_SECONDS).run
 
 
-def set_state(address: str, run_id: str, state: pb.RunState) -> pb.Run:
+def set_state(address: ControlAddress, run_id: str, state: pb.RunState) -> pb.Run:
     """Pauses, resumes or stops a run."""
     with control(address) as stub:
         return stub.SetRunState(pb.SetRunStateRequest(run_id=run_id, state=state), timeout=CALL_SECONDS).run
 
 
-def watch(address: str, run_id: str) -> Iterator[pb.Run]:
+def watch(address: ControlAddress, run_id: str) -> Iterator[pb.Run]:
     """A run's status after every change, until it ends."""
     with control(address) as stub:
         for message in stub.WatchRun(pb.WatchRunRequest(run_id=run_id)):
             yield message.run
 
 
-def export_adapter(address: str, run_id: str, *, best: bool) -> bytes:
+def export_adapter(address: ControlAddress, run_id: str, *, best: bool) -> bytes:
     """The best or last adapter as the bytes of a safetensors file."""
     with control(address) as stub:
         messages = stub.ExportAdapter(pb.ExportAdapterRequest(run_id=run_id, best=best), timeout=CALL_SECONDS)
         return b"".join(message.data for message in messages)
 
 
-def overview(address: str, state: Path) -> tuple[list[pb.Run], list[pb.Device], bool]:
+def devices(address: ControlAddress) -> pb.ListDevicesResponse:
+    """All devices, and how often which calls were refused."""
+    with control(address) as stub:
+        return stub.ListDevices(pb.ListDevicesRequest(), timeout=CALL_SECONDS)
+
+
+def create_tokens(address: ControlAddress, count: int, valid_seconds: float) -> pb.CreateTokensResponse:
+    """One-time tokens to enroll with."""
+    with control(address) as stub:
+        request = pb.CreateTokensRequest(count=count, valid_seconds=valid_seconds)
+        return stub.CreateTokens(request, timeout=CALL_SECONDS)
+
+
+def revoke_device(address: ControlAddress, device_id: str) -> pb.RevokeDeviceResponse:
+    """Lets a device in no more."""
+    with control(address) as stub:
+        return stub.RevokeDevice(pb.RevokeDeviceRequest(device_id=device_id), timeout=CALL_SECONDS)
+
+
+def overview(address: ControlAddress, state: Path) -> tuple[list[pb.Run], list[pb.Device], bool]:
     """Runs, devices, and whether a server is running; of one that is not, read from its state folder."""
     try:
         with control(address) as stub:
@@ -77,11 +108,17 @@ def overview(address: str, state: Path) -> tuple[list[pb.Run], list[pb.Device], 
         stored.close()
 
 
-def _explain(error: grpc.RpcError, address: str) -> RavanError:
-    call = cast(grpc.Call, error)
-    refused = dict(call.trailing_metadata() or ()).get(CODE_KEY)
-    if call.code() is grpc.StatusCode.UNAVAILABLE and not refused:
-        return Unreachable(f"No server answers at {address}: start one with ravan-server serve, or set --control.")
-    if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return RavanError(f"The server at {address} is too busy to answer: try again.")
-    return RavanError(call.details() or str(call.code()))
+def _explain(error: grpc.RpcError, address: ControlAddress) -> RavanError:
+    target = address.target
+    if status_of(error) is grpc.StatusCode.UNAVAILABLE and not code_of(error):
+        problem = (
+            "" if address.is_socket else tls_problem(target, address.tls.trusted(), f"copy ca.pem to {address.tls.ca}")
+        )
+        return (
+            NotTrusted(problem)
+            if problem
+            else Unreachable(f"No server answers at {target}: start one with ravan-server serve, or set --control.")
+        )
+    if status_of(error) is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return RavanError(f"The server at {target} is too busy to answer: try again.")
+    return RavanError(sentence_of(error))

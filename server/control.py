@@ -2,7 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+
+import structlog
 
 from protos.ravan.v1 import control_pb2 as pb
 from protos.ravan.v1 import control_pb2_grpc as rpc
@@ -10,21 +14,34 @@ from ravan.cli.settings import validate
 from ravan.errors import SettingsError
 from ravan.rpc.transfer import chunks
 from server.coordinator import Coordinator
+from server.enrollment import hash_of
 from server.errors import BadRequest, NotFound
-from server.guard import Context, guarded
+from server.guard import Context, guarded, printable
 from server.report import RUN_STATES, report_devices, report_run
 from server.settings import RunSettings
 from server.storage import Storage
 
+log = structlog.get_logger()
 WATCH_SECONDS = 5.0
+TOKEN_BYTES = 20
+MOST_TOKENS = 10_000  # at once
+LONGEST_VALID = 366 * 86_400.0  # seconds
 
 
 class Control(rpc.ControlServicer):
-    """Creates, changes and shows runs."""
+    """Creates, changes and shows runs; says which devices may take part."""
 
-    def __init__(self, storage: Storage, coordinator: Coordinator) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        coordinator: Coordinator,
+        refused: Mapping[str, int],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._storage = storage
         self._coordinator = coordinator
+        self._refused = refused
+        self._clock = clock
 
     @guarded
     async def CreateRun(self, request: pb.CreateRunRequest, context: Context) -> pb.CreateRunResponse:
@@ -69,7 +86,35 @@ class Control(rpc.ControlServicer):
     @guarded
     async def ListDevices(self, request: pb.ListDevicesRequest, context: Context) -> pb.ListDevicesResponse:
         """All devices, most recently seen first."""
-        return pb.ListDevicesResponse(devices=await self._storage.call(report_devices, self._storage.state))
+        devices = await self._storage.call(report_devices, self._storage.state)
+        return pb.ListDevicesResponse(devices=devices, refused=self._refused)
+
+    @guarded
+    async def CreateTokens(self, request: pb.CreateTokensRequest, context: Context) -> pb.CreateTokensResponse:
+        """One-time tokens for devices to enroll with; hashes of them are kept."""
+        if not (0 < request.count <= MOST_TOKENS and 0 < request.valid_seconds <= LONGEST_VALID):
+            raise BadRequest(f"Make 1 to {MOST_TOKENS:,} tokens that are valid for at most a year.")
+        now = self._clock()
+        tokens = [f"ravan-{secrets.token_hex(TOKEN_BYTES)}" for _ in range(request.count)]
+        hashes, expires_at = [hash_of(token) for token in tokens], now + request.valid_seconds
+        await self._storage.call(self._storage.state.add_tokens, hashes, now, expires_at)
+        log.info("tokens made", count=request.count, valid_seconds=request.valid_seconds)
+        return pb.CreateTokensResponse(tokens=tokens, expires_at=expires_at)
+
+    @guarded
+    async def RevokeDevice(self, request: pb.RevokeDeviceRequest, context: Context) -> pb.RevokeDeviceResponse:
+        """Ends a device's rights, from its next call on."""
+        holders = await self._storage.call(self._storage.state.holders)
+        found = [holder for holder in holders if request.device_id and holder.device_id.startswith(request.device_id)]
+        if not found:
+            raise NotFound(f"No enrolled device is {printable(request.device_id)!r}: see ravan-server devices list.")
+        if len(found) > 1:
+            raise BadRequest(f"{len(found)} devices begin with {request.device_id}: give more of the id.")
+        (holder,) = found
+        await self._storage.call(self._storage.state.revoke, holder.device_id, self._clock())
+        log.info("device revoked", device=holder.device_id[:8], name=holder.name)
+        self._coordinator.wake()
+        return pb.RevokeDeviceResponse(device_id=holder.device_id, name=holder.name)
 
     @guarded
     async def ExportAdapter(

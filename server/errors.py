@@ -12,8 +12,15 @@
         ├── TooLarge       more bytes than a valid update has
         ├── TooSlow        an upload that takes longer than allowed
 ├── WrongHash      the bytes do not match their sha256
-        ├── Conflict       another update by this device is already counted
-        └── WrongState     the run's state does not allow it
+        ├── Conflict       another update by this device is already counted, or another device has this key
+        ├── WrongState     the run's state does not allow it
+        │   the caller is not let in:
+        ├── NoCredential, MalformedCredential    unsigned; signed in a form unknown here
+        ├── OtherMethod, OtherBody, OtherDevice  signed for something else than what came
+        ├── WrongSignature                       not by the key it names
+        ├── UnknownDevice, NotOperator, Revoked  by a key that opens nothing here
+        ├── StaleCall, FutureCall, ReplayedCall  signed too long ago, ahead of time, or used before
+        └── WrongToken, UsedToken, ExpiredToken  a token that enrolls nobody
 
 Errors of ``ravan`` that a peer can cause are in the same table.
 """
@@ -91,7 +98,7 @@ class WrongHash(Refusal):
 
 
 class Conflict(Refusal):
-    """Another update by this device is already counted in this round."""
+    """Another update by this device is already counted in this round, or another device has this key."""
 
     code = "conflict"
 
@@ -100,6 +107,96 @@ class WrongState(Refusal):
     """The run's state does not allow the request."""
 
     code = "wrong-state"
+
+
+class NoCredential(Refusal):
+    """The call is not signed."""
+
+    code = "no-credential"
+
+
+class MalformedCredential(Refusal):
+    """The call is signed in a form that is unknown here."""
+
+    code = "malformed-credential"
+
+
+class OtherMethod(Refusal):
+    """The signature is for another method."""
+
+    code = "other-method"
+
+
+class OtherBody(Refusal):
+    """The signature is for another body."""
+
+    code = "other-body"
+
+
+class OtherDevice(Refusal):
+    """The call speaks for another device than the one whose key signed it."""
+
+    code = "other-device"
+
+
+class WrongSignature(Refusal):
+    """The signature is not by the key that the call names."""
+
+    code = "wrong-signature"
+
+
+class UnknownDevice(Refusal):
+    """No device is enrolled with this key."""
+
+    code = "unknown-device"
+
+
+class NotOperator(Refusal):
+    """The key is not the operator's."""
+
+    code = "not-operator"
+
+
+class Revoked(Refusal):
+    """The device was revoked."""
+
+    code = "revoked"
+
+
+class StaleCall(Refusal):
+    """The call was signed too long ago."""
+
+    code = "stale-call"
+
+
+class FutureCall(Refusal):
+    """The call was signed ahead of time."""
+
+    code = "future-call"
+
+
+class ReplayedCall(Refusal):
+    """The call's nonce was used before."""
+
+    code = "replayed-call"
+
+
+class WrongToken(Refusal):
+    """There is no such token."""
+
+    code = "wrong-token"
+
+
+class UsedToken(Refusal):
+    """Another device used the token."""
+
+    code = "used-token"
+
+
+class ExpiredToken(Refusal):
+    """The token is too old."""
+
+    code = "expired-token"
 
 
 STATUS: dict[type[RavanError], grpc.StatusCode] = {
@@ -115,6 +212,21 @@ STATUS: dict[type[RavanError], grpc.StatusCode] = {
     WrongHash: grpc.StatusCode.DATA_LOSS,
     Conflict: grpc.StatusCode.ALREADY_EXISTS,
     WrongState: grpc.StatusCode.FAILED_PRECONDITION,
+    NoCredential: grpc.StatusCode.UNAUTHENTICATED,
+    MalformedCredential: grpc.StatusCode.UNAUTHENTICATED,
+    OtherMethod: grpc.StatusCode.UNAUTHENTICATED,
+    OtherBody: grpc.StatusCode.UNAUTHENTICATED,
+    OtherDevice: grpc.StatusCode.PERMISSION_DENIED,
+    WrongSignature: grpc.StatusCode.UNAUTHENTICATED,
+    UnknownDevice: grpc.StatusCode.UNAUTHENTICATED,
+    NotOperator: grpc.StatusCode.PERMISSION_DENIED,
+    Revoked: grpc.StatusCode.PERMISSION_DENIED,
+    StaleCall: grpc.StatusCode.UNAUTHENTICATED,
+    FutureCall: grpc.StatusCode.UNAUTHENTICATED,
+    ReplayedCall: grpc.StatusCode.UNAUTHENTICATED,
+    WrongToken: grpc.StatusCode.UNAUTHENTICATED,
+    UsedToken: grpc.StatusCode.UNAUTHENTICATED,
+    ExpiredToken: grpc.StatusCode.UNAUTHENTICATED,
     errors.MalformedUpdate: grpc.StatusCode.INVALID_ARGUMENT,
     errors.WrongSpec: grpc.StatusCode.FAILED_PRECONDITION,
     errors.WrongShape: grpc.StatusCode.INVALID_ARGUMENT,

@@ -33,7 +33,7 @@ from server.errors import (
     WrongBundle,
     WrongRound,
 )
-from server.guard import Context, guarded
+from server.guard import LONGEST_TEXT, Context, guarded, printable
 from server.records import Assignment, AssignmentState, Device, LocalReport, Round, RoundState, Run, RunState
 from server.storage import Storage
 
@@ -42,7 +42,6 @@ _DEVICE_ID = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 NO_RUN_WAIT = 5.0, 15.0  # seconds
 UPLOAD_SECONDS = 900.0
-LONGEST_TEXT = 120  # characters of a name or sentence that a device sends
 
 
 class Fleet(rpc.FleetServicer):
@@ -188,7 +187,7 @@ class Fleet(rpc.FleetServicer):
     async def ReportFailure(self, request: pb.ReportFailureRequest, context: Context) -> pb.ReportFailureResponse:
         """Takes a device's part back, so that the round can close without it."""
         run, current, part = await self._part(request.device_id, request.binding)
-        failure = f"{_printable(request.code)}: {_printable(request.reason)}"
+        failure = f"{printable(request.code)}: {printable(request.reason)}"
         await self._storage.call(self._storage.state.fail, run.run_id, current.number, part.device_id, failure)
         log.warning("device failed", run=run.run_id, round=current.number, device=part.device_id[:8], reason=failure)
         self._coordinator.wake()
@@ -248,14 +247,9 @@ def _device(request: pb.CheckInRequest, now: float) -> Device:
     c = request.capabilities
     if not 0 < c.head_budget <= 1:
         raise BadRequest(f"A head budget of {c.head_budget} makes no sense: send a fraction above 0, at most 1.")
-    texts = [_printable(text) for text in (request.name, c.machine, c.software)]
+    texts = [printable(text) for text in (request.name, c.machine, c.software)]
     memory = min(c.memory_bytes, 2**62)
     return Device(request.device_id, texts[0], now, min(c.cores, 2**20), memory, texts[1], texts[2], c.head_budget)
-
-
-def _printable(text: str) -> str:
-    """Text from a device, cut and without control characters, which would reach the operator's terminal."""
-    return "".join(c for c in text[:LONGEST_TEXT] if c.isprintable())
 
 
 def _check_device_id(device_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Turning refusals into gRPC statuses, for every method of every service."""
+"""What every method of every service does alike: refusals become gRPC statuses, texts from devices are made safe."""
 
 import functools
 import inspect
@@ -14,6 +14,7 @@ from ravan.rpc.transfer import CODE_KEY
 from server.errors import STATUS
 
 log = structlog.get_logger()
+LONGEST_TEXT = 120  # characters of a name or sentence that a device sends
 Context = grpc.aio.ServicerContext[Any, Any]
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -59,3 +60,8 @@ async def confess(context: Context) -> NoReturn:
     if not context.done():
         log.exception("defect", peer=context.peer())
     await context.abort(grpc.StatusCode.INTERNAL, "The server met a defect of its own: tell the operator.")
+
+
+def printable(text: str) -> str:
+    """Text from a device, cut and without control characters, which would reach the operator's terminal."""
+    return "".join(c for c in text[:LONGEST_TEXT] if c.isprintable())

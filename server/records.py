@@ -102,6 +102,26 @@ class Device:
 
 
 @dataclass(frozen=True)
+class Holder:
+    """An enrolled device and the public key (hex) it is known by; times are Unix seconds."""
+
+    device_id: str
+    public_key: str
+    name: str
+    enrolled_at: float
+    revoked_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Nonce:
+    """A number used once, by the holder of a key; it can be forgotten once calls signed with it are too old."""
+
+    public_key: str
+    nonce: str
+    expires_at: float
+
+
+@dataclass(frozen=True)
 class LocalReport:
     """What a device says of its local run."""
 

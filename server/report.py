@@ -10,7 +10,7 @@ from ravan.rules import RuleName
 from ravan.runtime.session import Evaluation
 from ravan.server_optimizer import OptimizerKind
 from server.publishing import best_round
-from server.records import Assignment, AssignmentState, Round, RoundState, Run, RunState
+from server.records import Assignment, AssignmentState, Device, Holder, Round, RoundState, Run, RunState
 from server.settings import RunOptions
 from server.state import State
 
@@ -72,7 +72,7 @@ def report_run(state: State, run: Run) -> pb.Run:
 
 
 def report_devices(state: State) -> list[pb.Device]:
-    """All devices with what they did in all runs."""
+    """All devices with what they did in all runs; last those that enrolled and did not check in yet."""
     parts: defaultdict[str, list[Assignment]] = defaultdict(list)
     working = set()
     for run in state.runs():
@@ -81,6 +81,10 @@ def report_devices(state: State) -> list[pb.Device]:
             parts[part.device_id].append(part)
             if part.state is AssignmentState.ASSIGNED and _is_open(current, part):
                 working.add(part.device_id)
+    holders, seen = {holder.device_id: holder for holder in state.holders()}, state.devices()
+    silent = [
+        Device(h.device_id, h.name, 0.0) for h in holders.values() if h.device_id not in {d.device_id for d in seen}
+    ]
     return [
         pb.Device(
             device_id=device.device_id,
@@ -97,9 +101,14 @@ def report_devices(state: State) -> list[pb.Device]:
             bytes_down=device.bytes_down + sum(part.bytes_down for part in parts[device.device_id]),
             failure=device.failure,
             working=device.device_id in working,
+            **_standing(holders.get(device.device_id)),
         )
-        for device in state.devices()
+        for device in [*seen, *silent]
     ]
+
+
+def _standing(holder: Holder | None) -> dict[str, float | None]:
+    return {} if holder is None else {"enrolled_at": holder.enrolled_at, "revoked_at": holder.revoked_at}
 
 
 def _round(r: Round, parts: list[Assignment]) -> pb.Round:

@@ -1,9 +1,11 @@
-"""The server process: storage, coordinator, and the two gRPC services on their own addresses."""
+"""The server process: storage, coordinator, and the gRPC services on their addresses."""
 
 import asyncio
 import contextlib
+import os
 import signal
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,59 +14,126 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from protos.ravan.v1 import control_pb2_grpc, fleet_pb2_grpc
-from ravan.errors import EnvironmentProblem
+from protos.ravan.v1 import control_pb2_grpc, enrollment_pb2_grpc, fleet_pb2_grpc
+from ravan.errors import EnvironmentProblem, SettingsError
+from ravan.rpc.address import is_local
 from ravan.rpc.transfer import CHANNEL_OPTIONS, CONTROL_OPTIONS
 from ravan.runtime.session import RuntimeOptions
+from server import callers
 from server.control import Control
 from server.coordinator import Coordinator
+from server.enrollment import Enrollment
 from server.fleet import Fleet
+from server.gate import Gate
+from server.replays import Replays
 from server.settings import ServeSettings
 from server.storage import Storage
+from server.tls import Tls, server_credentials
 
 log = structlog.get_logger()
 GRACE_SECONDS = 2.0
 NOT_SHARED = ("grpc.so_reuseport", 0)  # a port in use is an error
 MOST_CALLS = 10_000  # at once; more are refused at once, and devices try again
 LONGEST_SOCKET = 100  # bytes; the system's limit for a Unix socket's path is 108
+SOCKET = "unix:"
 
 
 @dataclass(frozen=True)
 class Serving:
-    """A running server: its coordinator, and the port that devices reach it on."""
+    """A running server: coordinator, ports for devices and operator (of a socket no real one), refusals by code."""
 
     coordinator: Coordinator
     port: int
+    control_port: int
+    refused: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class ControlAddress:
+    """Where the Control service is, and the folder with the operator's key for one that is no socket."""
+
+    target: str
+    tls: Tls
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether the file's mode says who may call, so that no key must."""
+        return self.target.startswith(SOCKET)
 
 
 @asynccontextmanager
 async def serving(settings: ServeSettings) -> AsyncIterator[Serving]:
-    """Both services, ready to answer; the coordinator is not moving yet.
+    """All services, ready to answer; the coordinator is not moving yet.
 
     Raises:
-        EnvironmentProblem: the state folder or an address can't be used.
+        SettingsError: ``insecure`` on an address that other machines reach.
+        EnvironmentProblem: the state folder, the certificate or an address can't be used.
     """
+    credentials, operator = _credentials(settings), control_address(settings.state, settings.control)
     storage = Storage(settings.state)
     try:
+        refused: Counter[str] = Counter()
         coordinator = Coordinator(storage, RuntimeOptions(threads=settings.threads))
-        devices = grpc.aio.server(options=[*CHANNEL_OPTIONS, NOT_SHARED], maximum_concurrent_rpcs=MOST_CALLS)
-        operator = grpc.aio.server(options=[*CONTROL_OPTIONS, NOT_SHARED])
-        fleet_pb2_grpc.add_FleetServicer_to_server(Fleet(storage, coordinator), devices)
-        control_pb2_grpc.add_ControlServicer_to_server(Control(storage, coordinator), operator)
         checks = health.aio.HealthServicer()
+        before_devices, before_operator = _gates(settings, storage, operator, refused)
+        devices = _for_devices(storage, coordinator, checks, before_devices)
+        operators = grpc.aio.server(interceptors=before_operator, options=[*CONTROL_OPTIONS, NOT_SHARED])
+        control_pb2_grpc.add_ControlServicer_to_server(Control(storage, coordinator, refused), operators)
+        port = _listen(devices, settings.listen, credentials)
+        control_port = _listen(
+            operators, operator.target, server_credentials(operator.tls) if before_operator else None
+        )
         await checks.set("", health_pb2.HealthCheckResponse.SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(checks, devices)
-        port = _listen(devices, settings.listen)
-        _listen(operator, control_address(settings.state, settings.control))
         await devices.start()
-        await operator.start()
+        await operators.start()
         try:
-            yield Serving(coordinator, port)
+            yield Serving(coordinator, port, control_port, refused)
         finally:
             await checks.enter_graceful_shutdown()
-            await asyncio.gather(devices.stop(GRACE_SECONDS), operator.stop(GRACE_SECONDS))
+            await asyncio.gather(devices.stop(GRACE_SECONDS), operators.stop(GRACE_SECONDS))
     finally:
         storage.close()
+
+
+def _credentials(settings: ServeSettings) -> grpc.ServerCredentials | None:
+    """The certificate for devices; None for an insecure server, which nobody but this machine reaches."""
+    if not settings.insecure:
+        return server_credentials(Tls.of(settings.state))
+    if not is_local(settings.listen):
+        raise SettingsError(
+            f"--insecure: other machines reach {settings.listen}: listen on loopback, or run ravan-server init for TLS."
+        )
+    log.warning("insecure: no TLS, and any program on this machine is let in as a device", listen=settings.listen)
+    return None
+
+
+def _for_devices(
+    storage: Storage, coordinator: Coordinator, checks: health.aio.HealthServicer, gates: Sequence[Gate]
+) -> grpc.aio.Server:
+    """Fleet and Enrollment behind a gate; without one Fleet alone."""
+    server = grpc.aio.server(
+        interceptors=gates, options=[*CHANNEL_OPTIONS, NOT_SHARED], maximum_concurrent_rpcs=MOST_CALLS
+    )
+    fleet_pb2_grpc.add_FleetServicer_to_server(Fleet(storage, coordinator), server)
+    if gates:
+        enrollment_pb2_grpc.add_EnrollmentServicer_to_server(Enrollment(storage), server)
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    return server
+
+
+def _gates(
+    settings: ServeSettings, storage: Storage, operator: ControlAddress, refused: Counter[str]
+) -> tuple[list[Gate], list[Gate]]:
+    """The gates before devices and before the operator; none where the machine says who may come."""
+    replays = Replays(storage, settings.clock_skew)
+
+    def gate(identify: callers.Identify) -> Gate:
+        return Gate(identify, replays, settings.clock_skew, refused)
+
+    return (
+        [] if settings.insecure else [gate(callers.devices(storage))],
+        [] if operator.is_socket else [gate(callers.operator(operator.tls.operator_holder()))],
+    )
 
 
 async def serve(settings: ServeSettings) -> None:
@@ -85,25 +154,26 @@ async def serve(settings: ServeSettings) -> None:
             await moving
 
 
-def control_address(state: Path, control: str) -> str:
+def control_address(state: Path, control: str) -> ControlAddress:
     """Where the Control service listens: as set, or a socket that only this user can reach."""
+    tls = Tls.of(state)
     if control:
-        return control
+        return ControlAddress(control, tls)
     path = (state / "control.sock").resolve()
     if len(str(path)) > LONGEST_SOCKET:
         raise EnvironmentProblem(
-            f"{path} is too long for a socket: set --control to an address such as 127.0.0.1:7072."
+            f"{path} is too long for a socket: set --control to a shorter one, such as unix:/run/user/1000/ravan.sock."
         )
-    return f"unix:{path}"
+    return ControlAddress(f"{SOCKET}{path}", tls)
 
 
-def _listen(server: grpc.aio.Server, address: str) -> int:
-    if address.startswith("unix:"):
-        Path(address.removeprefix("unix:")).unlink(missing_ok=True)  # of a killed server; the state's lock is ours
+def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
+    if address.startswith(SOCKET):
+        Path(address.removeprefix(SOCKET)).unlink(missing_ok=True)  # of a killed server; the state's lock is ours
+    before = os.umask(0o177)  # a socket is its user's alone from its first moment on
     try:
-        port = server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     except RuntimeError as error:
         raise EnvironmentProblem(f"{address} can't be used: choose another port or stop the program on it.") from error
-    if address.startswith("unix:"):
-        Path(address.removeprefix("unix:")).chmod(0o600)
-    return port
+    finally:
+        os.umask(before)

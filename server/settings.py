@@ -125,6 +125,13 @@ class ServeSettings(Settings):
 
     state: Path = Field(DEFAULT_STATE, description="Folder for everything the server keeps.")
     listen: str = Field(DEFAULT_LISTEN, description="Address for devices, host:port.")
-    control: str = Field("", description="Address for the operator; a socket inside the state folder by default.")
+    control: str = Field(
+        "",
+        description="Address for the operator; a socket inside the state folder by default, else signed calls alone.",
+    )
+    insecure: bool = Field(
+        default=False, description="No TLS, and any program on this machine is let in as a device; on loopback alone."
+    )
+    clock_skew: float = Field(300, gt=0, le=86_400, description="Seconds that a device's clock may be off.")
     threads: NonNegativeInt = Field(0, description="Threads of an evaluation; 0 for all cores.")
     until_finished: bool = Field(default=False, description="Exit once a run has finished and devices know.")

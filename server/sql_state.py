@@ -1,24 +1,25 @@
 """The state in a SQL database, through SQLAlchemy Core; SQLite in a folder is the embedded default."""
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Select, create_engine, event, insert, select, update
+from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, select, update
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from ravan.errors import EnvironmentProblem
 from ravan.runtime.session import Evaluation
-from server.errors import Conflict, NotFound, NotSelected, RoundClosed, WrongState
+from server.errors import Conflict, NotFound, NotSelected, Revoked, RoundClosed, WrongState
 from server.records import Assignment, AssignmentState, Device, LocalReport, Round, RoundState, Run, RunState
 from server.settings import RunOptions
-from server.sql_tables import assignments, create_tables, devices, rounds, runs
+from server.sql_keyring import SqlKeyring
+from server.sql_tables import assignments, create_tables, devices, holders, rounds, runs
 
 DATABASE = "state.sqlite"
 _BUSY = [RunState.ACTIVE, RunState.PAUSED]
+_REVOKED = select(holders.c.device_id).where(holders.c.revoked_at.is_not(None))
 _OPEN = [RoundState.SELECTING, RoundState.COLLECTING, RoundState.AGGREGATING]
 
 
@@ -46,11 +47,11 @@ def open_sqlite(folder: Path, patience: float = 30) -> "SqlState":
         ) from error
 
 
-class SqlState:
+class SqlState(SqlKeyring):
     """``State`` over a SQLAlchemy engine; see there for what each method promises."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         create_tables(engine)
 
     def create_run(self, run: Run) -> None:
@@ -108,7 +109,9 @@ class SqlState:
             assignments.c.state == AssignmentState.ASSIGNED,
             assignments.c.round.in_(open_rounds),
         )
-        query = select(devices.c.device_id).where(devices.c.last_seen >= since, devices.c.device_id.not_in(working))
+        query = select(devices.c.device_id).where(
+            devices.c.last_seen >= since, devices.c.device_id.not_in(working), devices.c.device_id.not_in(_REVOKED)
+        )
         return [row["device_id"] for row in self._all(query.order_by(devices.c.device_id))]
 
     def open_round(self, opened: Round) -> None:
@@ -163,6 +166,8 @@ class SqlState:
             row = db.execute(select(assignments.c.state, assignments.c.sha256).where(part)).first()
             if row is None:
                 raise NotSelected("This device has no part in the round: check in and do as told.")
+            if db.execute(_REVOKED.where(holders.c.device_id == received.device_id)).first():
+                raise Revoked("This device was revoked by the operator: its update is not counted.")
             if row.state == AssignmentState.RECEIVED:
                 if row.sha256 == received.sha256:
                     return
@@ -212,29 +217,6 @@ class SqlState:
         with self._transaction() as db:
             _move(db, run_id, number, RoundState.AGGREGATING, **values)
             db.execute(update(runs).where(runs.c.run_id == run_id).values(adapter=adapter))
-
-    def close(self) -> None:
-        self._engine.dispose()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        """One transaction; a database that is full, locked or broken is explained."""
-        try:
-            with self._engine.begin() as db:
-                yield db
-        except OperationalError as error:
-            raise EnvironmentProblem(
-                f"The database refuses ({error.orig}): free space or end what locks it."
-            ) from error
-
-    def _all(self, query: Select[Any]) -> list[dict[str, Any]]:
-        with self._transaction() as db:
-            return [dict(row) for row in db.execute(query).mappings()]
-
-    def _first(self, query: Select[Any]) -> dict[str, Any] | None:
-        with self._transaction() as db:
-            row = db.execute(query.limit(1)).mappings().first()
-            return None if row is None else dict(row)
 
 
 def _move(db: Connection, run_id: str, number: int, expected: RoundState, **values: Any) -> None:

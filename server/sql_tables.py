@@ -95,6 +95,32 @@ assignments = Table(
     ForeignKeyConstraint(["device_id"], ["devices.device_id"]),
 )
 
+holders = Table(
+    "holders",
+    metadata,
+    Column("device_id", String(64), primary_key=True),
+    Column("public_key", String(64), nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("enrolled_at", Float, nullable=False),
+    Column("revoked_at", Float),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("expires_at", Float, nullable=False),
+    Column("device_id", String(64)),
+)
+
+nonces = Table(
+    "nonces",
+    metadata,
+    Column("public_key", String(64), primary_key=True),
+    Column("nonce", String(32), primary_key=True),
+    Column("expires_at", Float, nullable=False, index=True),
+)
+
 
 def create_tables(engine: Engine) -> None:
     """Makes what is missing: tables, and columns that came since the database was made, which may all be null."""

@@ -3,11 +3,12 @@
 from typing import Protocol
 
 from ravan.runtime.session import Evaluation
+from server.keyring import Keyring
 from server.records import Assignment, Device, Round, Run, RunState
 
 
-class State(Protocol):
-    """Runs, rounds, devices and each device's part in a round.
+class State(Keyring, Protocol):
+    """Runs, rounds, devices, their keys, and each device's part in a round.
 
     One contract test suite holds for every implementation. Blobs are kept elsewhere, by the sha256 recorded here.
     """
@@ -53,7 +54,7 @@ class State(Protocol):
         ...
 
     def present_devices(self, run_id: str, since: float) -> list[str]:
-        """Ids, in order, of devices seen since then that have no open part in the run."""
+        """Ids, in order, of devices seen since then that have no open part in the run; revoked ones are not present."""
         ...
 
     def open_round(self, opened: Round) -> None:
@@ -93,6 +94,7 @@ class State(Protocol):
         Raises:
             RoundClosed: the round no longer collects.
             Conflict: another update by this device is counted already.
+            Revoked: the device was revoked since it began to upload.
         """
 
     def names_update(self, sha256: str, run_id: str = "", after: int = 0) -> bool:

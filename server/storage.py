@@ -20,11 +20,12 @@ T = TypeVar("T")
 class Storage:
     """State, blobs and published adapters below one folder.
 
-        state.sqlite   runs, rounds, devices, parts
+        state.sqlite   runs, rounds, devices, parts, keys
         updates/       received updates by sha256, dropped some rounds later
         adapters/      every round's adapter by sha256
         optimizer/     what the active run's server optimizer remembers after the last round
         published/     <run>/best.safetensors and last.safetensors
+        tls/           certificates and keys, see server/tls.py
         lock           held by the one server that uses the folder
 
     Raises:
@@ -32,7 +33,7 @@ class Storage:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder = folder
         self._lock = lock_folder(folder, "server")
         self.updates, self.adapters = Blobs(folder / "updates"), Blobs(folder / "adapters")

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Mapping
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -49,11 +50,10 @@ def device_table(devices: list[pb.Device]) -> RenderableType:
     )
     now = time.time()
     for d in devices:
-        seen = "working" if d.working else f"{max(now - d.last_seen, 0):.0f} s ago"
         table.add_row(
             d.device_id[:8],
             escape(d.name),
-            seen,
+            _seen(d, now),
             str(d.cores),
             f"{d.head_budget:.0%}",
             str(d.updates),
@@ -63,6 +63,20 @@ def device_table(devices: list[pb.Device]) -> RenderableType:
             escape(d.failure),
         )
     return table
+
+
+def refused_line(refused: Mapping[str, int]) -> str:
+    """What was refused, the most frequent first."""
+    counts = ", ".join(f"{count} {code}" for code, count in sorted(refused.items(), key=lambda item: -item[1]))
+    return f"refused since the server started: {counts or 'nothing'}"
+
+
+def _seen(device: pb.Device, now: float) -> str:
+    if device.HasField("revoked_at"):
+        return "revoked"
+    if device.working:
+        return "working"
+    return f"{max(now - device.last_seen, 0):.0f} s ago" if device.last_seen else "not yet"
 
 
 def size(count: int) -> str:

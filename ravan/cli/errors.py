@@ -1,7 +1,7 @@
 """The edge of a command line: an error a user can cause becomes one sentence and an exit code.
 
 0 done   1 a defect of ours   2 usage   3 bad input   4 no usable example   5 the machine refuses
-6 the server does not answer   130 stopped with Ctrl-C
+6 the server does not answer   7 server and device do not trust one another   130 stopped with Ctrl-C
 """
 
 import errno

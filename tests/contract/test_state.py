@@ -1,59 +1,20 @@
-"""What every implementation of the server's state must do; each is a factory in STATES."""
+"""What every implementation of the server's state must do."""
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from ravan.norms import Norms
 from ravan.runtime.session import Evaluation
 from server.errors import Conflict, NotFound, NotSelected, RoundClosed, WrongState
-from server.records import Assignment, AssignmentState, Device, LocalReport, Round, RoundState, Run, RunState
-from server.settings import RunOptions
-from server.sql_state import open_sqlite
+from server.records import Assignment, AssignmentState, Device, LocalReport, Round, RoundState, RunState
 from server.state import State
+from tests.contract.conftest import RUN, A, B, C
 
-STATES: dict[str, Callable[[Path], State]] = {"sqlite": open_sqlite}
-RUN = Run(
-    "run-1", RunState.ACTIVE, "b" * 64, "/bundle", "tiny", 42, "/held-out.jsonl", RunOptions(rounds=3), "a" * 64, 100.0
-)
 REPORT = LocalReport(50, 10, 2.5, 1.25, 3.5, 2)
-A, B, C = ("a" * 32, "b" * 32, "c" * 32)
-
-
-@pytest.fixture(params=list(STATES))
-def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], State]]:
-    """Opens the same state again, as after a restart."""
-    opened: list[State] = []
-
-    def open_state() -> State:
-        while opened:
-            opened.pop().close()
-        opened.append(STATES[request.param](tmp_path))
-        return opened[-1]
-
-    yield open_state
-    while opened:
-        opened.pop().close()
-
-
-@pytest.fixture
-def state(reopen: Callable[[], State]) -> State:
-    return reopen()
-
-
-@pytest.fixture
-def collecting(state: State) -> State:
-    """A run whose first round collects from A and B; C was not selected."""
-    state.create_run(RUN)
-    for device_id in (A, B, C):
-        state.see_device(Device(device_id, f"name-{device_id[0]}", 200.0, 2, 2**33, "aarch64", "ravan-fl", 0.5))
-    state.open_round(Round("run-1", 1, RoundState.SELECTING, RUN.adapter, 110.0))
-    state.select("run-1", 1, [A, B], 700.0)
-    return state
 
 
 def part(device_id: str) -> Assignment:

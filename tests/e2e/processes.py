@@ -44,9 +44,14 @@ def until(condition: Callable[[], object], what: str, seconds: float = 60) -> No
 
 @dataclass
 class Fleet:
-    """One server and its devices, all below one folder; everything started is ended by ``end``."""
+    """One server and its devices, all below one folder; everything started is ended by ``end``.
+
+    Attributes:
+        secure: whether devices must enroll and speak TLS, or neither.
+    """
 
     folder: Path
+    secure: bool = False
     port: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -64,7 +69,8 @@ class Fleet:
     def serve(self, *options: str) -> subprocess.Popen[bytes]:
         """Starts the server and waits until it answers."""
         listen = ["--listen", f"127.0.0.1:{self.port}", "--state", str(self.state)]
-        process = self.start("server", [sys.executable, "-m", "server.cli", "serve", *listen, *options])
+        security = [] if self.secure else ["--insecure"]
+        process = self.start("server", [sys.executable, "-m", "server.cli", "serve", *listen, *security, *options])
         before = self.log("server").count('"serving"')
         until(lambda: self.log("server").count('"serving"') > before or process.poll() is not None, "the server")
         return process
@@ -78,10 +84,26 @@ class Fleet:
 
     def device(self, name: str, *data: Path, options: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
         """Starts a client in the edge environment."""
-        flags = ["--server", f"127.0.0.1:{self.port}", "--home", str(self.folder / name), "--until-finished", *options]
+        flags = ["--home", str(self.folder / name), "--until-finished", *options]
+        if not self.secure:
+            flags += ["--server", f"127.0.0.1:{self.port}", "--insecure"]
         for path in data:
             flags += ["--data", str(path)]
         return self.start(name, [edge_python(), "-m", "edge.cli", "run", *flags])
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command of ravan-server on this server's state, or of ravan-edge in the edge environment, to its end."""
+        program, *rest = arguments
+        command = [sys.executable, "-m", "server.cli", *rest, "--state", str(self.state)]
+        if program == "ravan-edge":
+            command = [edge_python(), "-m", "edge.cli", *rest]
+        return subprocess.run(command, capture_output=True, text=True, cwd=self.folder, check=False, timeout=60)
+
+    def enroll(self, home: str, token: str, *options: str, ca: str = "server/tls/ca.pem") -> None:
+        """Enrolls a device with a token, as its owner does."""
+        where = ["--server", f"127.0.0.1:{self.port}", "--ca", ca, "--home", home]
+        done = self.run("ravan-edge", "enroll", *where, "--token", token, *options)
+        assert done.returncode == 0, done.stderr
 
     def status(self) -> dict[str, object]:
         """What ravan-server status tells."""

@@ -188,7 +188,8 @@ def test_two_servers_never_share_a_state(fleet: Fleet) -> None:
     fleet.serve()
     second = Fleet(fleet.folder)
     second.start(
-        "second", [sys.executable, "-m", "server.cli", "serve", "--listen", "127.0.0.1:0", "--state", "server"]
+        "second",
+        [sys.executable, "-m", "server.cli", "serve", "--insecure", "--listen", "127.0.0.1:0", "--state", "server"],
     )
     assert second.processes["second"].wait(30) == 5
     assert "Another server uses" in second.log("second")
@@ -197,7 +198,7 @@ def test_two_servers_never_share_a_state(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["edge.cli", "run", "--data", "x.jsonl", "--home", "file/home"], ["server.cli", "serve", "--state", "file/state"]],
+    [["edge.cli", "run", "--data", "x.jsonl", "--home", "file/home"], ["server.cli", "init", "--state", "file/state"]],
 )
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "file").write_text("")

@@ -1,3 +1,4 @@
+import stat
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_secret_is_its_users_alone_whatever_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"open")
+    write_atomically(path, b"secret", 0o600)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:

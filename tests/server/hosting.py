@@ -90,9 +90,11 @@ class Host:
 async def hosting(state: Path, bundle: Bundle) -> AsyncIterator[Host]:
     """A server on a free port, with state in a folder that may hold an earlier server's."""
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(serving(ServeSettings(state=state, listen="127.0.0.1:0")))
+        server = await stack.enter_async_context(
+            serving(ServeSettings(state=state, listen="127.0.0.1:0", insecure=True))
+        )
         devices = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{server.port}"))
-        operator = await stack.enter_async_context(grpc.aio.insecure_channel(control_address(state, "")))
+        operator = await stack.enter_async_context(grpc.aio.insecure_channel(control_address(state, "").target))
         fleet, control = fleet_pb2_grpc.FleetStub(devices), control_pb2_grpc.ControlStub(operator)
         yield Host(server.coordinator, fleet, control, bundle)
 

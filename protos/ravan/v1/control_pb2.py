@@ -24,23 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/ravan/v1/control.proto\x12\x08ravan.v1\")\n\x10\x43reateRunRequest\x12\x15\n\rsettings_json\x18\x01 \x01(\t\"/\n\x11\x43reateRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.ravan.v1.Run\"\x11\n\x0fListRunsRequest\"/\n\x10ListRunsResponse\x12\x1b\n\x04runs\x18\x01 \x03(\x0b\x32\r.ravan.v1.Run\"!\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\".\n\x10WatchRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.ravan.v1.Run\"G\n\x12SetRunStateRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12!\n\x05state\x18\x02 \x01(\x0e\x32\x12.ravan.v1.RunState\"1\n\x13SetRunStateResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.ravan.v1.Run\"\x14\n\x12ListDevicesRequest\"8\n\x13ListDevicesResponse\x12!\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x10.ravan.v1.Device\"4\n\x14\x45xportAdapterRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04\x62\x65st\x18\x02 \x01(\x08\"%\n\x15\x45xportAdapterResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x8d\x03\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12!\n\x05state\x18\x02 \x01(\x0e\x32\x12.ravan.v1.RunState\x12\x11\n\tbundle_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x1c\n\x14trainable_parameters\x18\x05 \x01(\x04\x12\x16\n\x0erounds_planned\x18\x06 \x01(\r\x12\x18\n\x10rounds_published\x18\x07 \x01(\r\x12*\n\x07initial\x18\x08 \x01(\x0b\x32\x14.ravan.v1.EvaluationH\x00\x88\x01\x01\x12\x17\n\nbest_round\x18\t \x01(\rH\x01\x88\x01\x01\x12\x1f\n\x06rounds\x18\n \x03(\x0b\x32\x0f.ravan.v1.Round\x12\x12\n\ncreated_at\x18\x0b \x01(\x01\x12 \n\x06metric\x18\x0c \x01(\x0e\x32\x10.ravan.v1.Metric\x12*\n\x0b\x61ggregation\x18\r \x01(\x0b\x32\x15.ravan.v1.AggregationB\n\n\x08_initialB\r\n\x0b_best_round\"\xac\x02\n\x0b\x41ggregation\x12\'\n\x04rule\x18\x01 \x01(\x0e\x32\x19.ravan.v1.AggregationRule\x12\x11\n\tattackers\x18\x02 \x01(\x01\x12\x10\n\x08max_norm\x18\x03 \x01(\x01\x12\x16\n\x0emax_saved_norm\x18\x04 \x01(\x01\x12\x16\n\x0emax_norm_ratio\x18\x05 \x01(\x01\x12,\n\toptimizer\x18\x06 \x01(\x0e\x32\x19.ravan.v1.ServerOptimizer\x12\x15\n\rlearning_rate\x18\x07 \x01(\x01\x12\x15\n\x08momentum\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05\x62\x65ta2\x18\t \x01(\x01H\x01\x88\x01\x01\x12\x10\n\x03tau\x18\n \x01(\x01H\x02\x88\x01\x01\x42\x0b\n\t_momentumB\x08\n\x06_beta2B\x06\n\x04_tau\"P\n\nEvaluation\x12\x15\n\x08\x61\x63\x63uracy\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12\x10\n\x08\x65xamples\x18\x03 \x01(\x04\x42\x0b\n\t_accuracy\"\xdf\x02\n\x05Round\x12\x0e\n\x06number\x18\x01 \x01(\r\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.ravan.v1.RoundState\x12\x10\n\x08selected\x18\x03 \x01(\r\x12\x10\n\x08received\x18\x04 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\r\x12\x10\n\x08\x62ytes_up\x18\x06 \x01(\x04\x12\x12\n\nbytes_down\x18\x07 \x01(\x04\x12-\n\nevaluation\x18\x08 \x01(\x0b\x32\x14.ravan.v1.EvaluationH\x00\x88\x01\x01\x12\x0f\n\x07seconds\x18\t \x01(\x01\x12\x17\n\nlocal_loss\x18\n \x01(\x01H\x01\x88\x01\x01\x12\x17\n\nhead_bound\x18\x0b \x01(\x01H\x02\x88\x01\x01\x12\x18\n\x0bsaved_bound\x18\x0c \x01(\x01H\x03\x88\x01\x01\x42\r\n\x0b_evaluationB\r\n\x0b_local_lossB\r\n\x0b_head_boundB\x0e\n\x0c_saved_bound\"\x84\x02\n\x06\x44\x65vice\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tlast_seen\x18\x03 \x01(\x01\x12\r\n\x05\x63ores\x18\x04 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x0f\n\x07machine\x18\x06 \x01(\t\x12\x10\n\x08software\x18\x07 \x01(\t\x12\x13\n\x0bhead_budget\x18\x08 \x01(\x01\x12\x0f\n\x07updates\x18\t \x01(\r\x12\x10\n\x08\x66\x61ilures\x18\n \x01(\r\x12\x10\n\x08\x62ytes_up\x18\x0b \x01(\x04\x12\x12\n\nbytes_down\x18\x0c \x01(\x04\x12\x0f\n\x07\x66\x61ilure\x18\r \x01(\t\x12\x0f\n\x07working\x18\x0e \x01(\x08*\x80\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_ACTIVE\x10\x01\x12\x14\n\x10RUN_STATE_PAUSED\x10\x02\x12\x15\n\x11RUN_STATE_STOPPED\x10\x03\x12\x16\n\x12RUN_STATE_FINISHED\x10\x04*\xd2\x01\n\x0f\x41ggregationRule\x12 \n\x1c\x41GGREGATION_RULE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41GGREGATION_RULE_MEAN\x10\x01\x12!\n\x1d\x41GGREGATION_RULE_CLIPPED_MEAN\x10\x02\x12\x1b\n\x17\x41GGREGATION_RULE_MEDIAN\x10\x03\x12!\n\x1d\x41GGREGATION_RULE_TRIMMED_MEAN\x10\x04\x12\x1f\n\x1b\x41GGREGATION_RULE_MULTI_KRUM\x10\x05*\xaa\x01\n\x0fServerOptimizer\x12 \n\x1cSERVER_OPTIMIZER_UNSPECIFIED\x10\x00\x12\x1b\n\x17SERVER_OPTIMIZER_FEDAVG\x10\x01\x12\x1c\n\x18SERVER_OPTIMIZER_FEDAVGM\x10\x02\x12\x1c\n\x18SERVER_OPTIMIZER_FEDADAM\x10\x03\x12\x1c\n\x18SERVER_OPTIMIZER_FEDYOGI\x10\x04*]\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\x13\n\x0fMETRIC_ACCURACY\x10\x01\x12\x15\n\x11METRIC_PERPLEXITY\x10\x02\x12\x0f\n\x0bMETRIC_LOSS\x10\x03*\xb3\x01\n\nRoundState\x12\x1b\n\x17ROUND_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15ROUND_STATE_SELECTING\x10\x01\x12\x1a\n\x16ROUND_STATE_COLLECTING\x10\x02\x12\x1b\n\x17ROUND_STATE_AGGREGATING\x10\x03\x12\x19\n\x15ROUND_STATE_PUBLISHED\x10\x04\x12\x19\n\x15ROUND_STATE_ABANDONED\x10\x05\x32\xc3\x03\n\x07\x43ontrol\x12\x44\n\tCreateRun\x12\x1a.ravan.v1.CreateRunRequest\x1a\x1b.ravan.v1.CreateRunResponse\x12\x41\n\x08ListRuns\x12\x19.ravan.v1.ListRunsRequest\x1a\x1a.ravan.v1.ListRunsResponse\x12\x43\n\x08WatchRun\x12\x19.ravan.v1.WatchRunRequest\x1a\x1a.ravan.v1.WatchRunResponse0\x01\x12J\n\x0bSetRunState\x12\x1c.ravan.v1.SetRunStateRequest\x1a\x1d.ravan.v1.SetRunStateResponse\x12J\n\x0bListDevices\x12\x1c.ravan.v1.ListDevicesRequest\x1a\x1d.ravan.v1.ListDevicesResponse\x12R\n\rExportAdapter\x12\x1e.ravan.v1.ExportAdapterRequest\x1a\x1f.ravan.v1.ExportAdapterResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/ravan/v1/control.proto\x12\x08ravan.v1\")\n\x10\x43reateRunRequest\x12\x15\n\rsettings_json\x18\x01 \x01(\t\"/\n\x11\x43reateRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.ravan.v1.Run\"\x11\n\x0fListRunsRequest\"/\n\x10ListRunsResponse\x12\x1b\n\x04runs\x18\x01 \x03(\x0b\x32\r.ravan.v1.Run\"!\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\".\n\x10WatchRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.ravan.v1.Run\"G\n\x12SetRunStateRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12!\n\x05state\x18\x02 \x01(\x0e\x32\x12.ravan.v1.RunState\"1\n\x13SetRunStateResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.ravan.v1.Run\"\x14\n\x12ListDevicesRequest\"\xa5\x01\n\x13ListDevicesResponse\x12!\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x10.ravan.v1.Device\x12;\n\x07refused\x18\x02 \x03(\x0b\x32*.ravan.v1.ListDevicesResponse.RefusedEntry\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\";\n\x13\x43reateTokensRequest\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x15\n\rvalid_seconds\x18\x02 \x01(\x01\":\n\x14\x43reateTokensResponse\x12\x0e\n\x06tokens\x18\x01 \x03(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x01\"(\n\x13RevokeDeviceRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\"7\n\x14RevokeDeviceResponse\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"4\n\x14\x45xportAdapterRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04\x62\x65st\x18\x02 \x01(\x08\"%\n\x15\x45xportAdapterResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x8d\x03\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12!\n\x05state\x18\x02 \x01(\x0e\x32\x12.ravan.v1.RunState\x12\x11\n\tbundle_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x1c\n\x14trainable_parameters\x18\x05 \x01(\x04\x12\x16\n\x0erounds_planned\x18\x06 \x01(\r\x12\x18\n\x10rounds_published\x18\x07 \x01(\r\x12*\n\x07initial\x18\x08 \x01(\x0b\x32\x14.ravan.v1.EvaluationH\x00\x88\x01\x01\x12\x17\n\nbest_round\x18\t \x01(\rH\x01\x88\x01\x01\x12\x1f\n\x06rounds\x18\n \x03(\x0b\x32\x0f.ravan.v1.Round\x12\x12\n\ncreated_at\x18\x0b \x01(\x01\x12 \n\x06metric\x18\x0c \x01(\x0e\x32\x10.ravan.v1.Metric\x12*\n\x0b\x61ggregation\x18\r \x01(\x0b\x32\x15.ravan.v1.AggregationB\n\n\x08_initialB\r\n\x0b_best_round\"\xac\x02\n\x0b\x41ggregation\x12\'\n\x04rule\x18\x01 \x01(\x0e\x32\x19.ravan.v1.AggregationRule\x12\x11\n\tattackers\x18\x02 \x01(\x01\x12\x10\n\x08max_norm\x18\x03 \x01(\x01\x12\x16\n\x0emax_saved_norm\x18\x04 \x01(\x01\x12\x16\n\x0emax_norm_ratio\x18\x05 \x01(\x01\x12,\n\toptimizer\x18\x06 \x01(\x0e\x32\x19.ravan.v1.ServerOptimizer\x12\x15\n\rlearning_rate\x18\x07 \x01(\x01\x12\x15\n\x08momentum\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05\x62\x65ta2\x18\t \x01(\x01H\x01\x88\x01\x01\x12\x10\n\x03tau\x18\n \x01(\x01H\x02\x88\x01\x01\x42\x0b\n\t_momentumB\x08\n\x06_beta2B\x06\n\x04_tau\"P\n\nEvaluation\x12\x15\n\x08\x61\x63\x63uracy\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12\x10\n\x08\x65xamples\x18\x03 \x01(\x04\x42\x0b\n\t_accuracy\"\xdf\x02\n\x05Round\x12\x0e\n\x06number\x18\x01 \x01(\r\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.ravan.v1.RoundState\x12\x10\n\x08selected\x18\x03 \x01(\r\x12\x10\n\x08received\x18\x04 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\r\x12\x10\n\x08\x62ytes_up\x18\x06 \x01(\x04\x12\x12\n\nbytes_down\x18\x07 \x01(\x04\x12-\n\nevaluation\x18\x08 \x01(\x0b\x32\x14.ravan.v1.EvaluationH\x00\x88\x01\x01\x12\x0f\n\x07seconds\x18\t \x01(\x01\x12\x17\n\nlocal_loss\x18\n \x01(\x01H\x01\x88\x01\x01\x12\x17\n\nhead_bound\x18\x0b \x01(\x01H\x02\x88\x01\x01\x12\x18\n\x0bsaved_bound\x18\x0c \x01(\x01H\x03\x88\x01\x01\x42\r\n\x0b_evaluationB\r\n\x0b_local_lossB\r\n\x0b_head_boundB\x0e\n\x0c_saved_bound\"\xd6\x02\n\x06\x44\x65vice\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tlast_seen\x18\x03 \x01(\x01\x12\r\n\x05\x63ores\x18\x04 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x0f\n\x07machine\x18\x06 \x01(\t\x12\x10\n\x08software\x18\x07 \x01(\t\x12\x13\n\x0bhead_budget\x18\x08 \x01(\x01\x12\x0f\n\x07updates\x18\t \x01(\r\x12\x10\n\x08\x66\x61ilures\x18\n \x01(\r\x12\x10\n\x08\x62ytes_up\x18\x0b \x01(\x04\x12\x12\n\nbytes_down\x18\x0c \x01(\x04\x12\x0f\n\x07\x66\x61ilure\x18\r \x01(\t\x12\x0f\n\x07working\x18\x0e \x01(\x08\x12\x18\n\x0b\x65nrolled_at\x18\x0f \x01(\x01H\x00\x88\x01\x01\x12\x17\n\nrevoked_at\x18\x10 \x01(\x01H\x01\x88\x01\x01\x42\x0e\n\x0c_enrolled_atB\r\n\x0b_revoked_at*\x80\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_ACTIVE\x10\x01\x12\x14\n\x10RUN_STATE_PAUSED\x10\x02\x12\x15\n\x11RUN_STATE_STOPPED\x10\x03\x12\x16\n\x12RUN_STATE_FINISHED\x10\x04*\xd2\x01\n\x0f\x41ggregationRule\x12 \n\x1c\x41GGREGATION_RULE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41GGREGATION_RULE_MEAN\x10\x01\x12!\n\x1d\x41GGREGATION_RULE_CLIPPED_MEAN\x10\x02\x12\x1b\n\x17\x41GGREGATION_RULE_MEDIAN\x10\x03\x12!\n\x1d\x41GGREGATION_RULE_TRIMMED_MEAN\x10\x04\x12\x1f\n\x1b\x41GGREGATION_RULE_MULTI_KRUM\x10\x05*\xaa\x01\n\x0fServerOptimizer\x12 \n\x1cSERVER_OPTIMIZER_UNSPECIFIED\x10\x00\x12\x1b\n\x17SERVER_OPTIMIZER_FEDAVG\x10\x01\x12\x1c\n\x18SERVER_OPTIMIZER_FEDAVGM\x10\x02\x12\x1c\n\x18SERVER_OPTIMIZER_FEDADAM\x10\x03\x12\x1c\n\x18SERVER_OPTIMIZER_FEDYOGI\x10\x04*]\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\x13\n\x0fMETRIC_ACCURACY\x10\x01\x12\x15\n\x11METRIC_PERPLEXITY\x10\x02\x12\x0f\n\x0bMETRIC_LOSS\x10\x03*\xb3\x01\n\nRoundState\x12\x1b\n\x17ROUND_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15ROUND_STATE_SELECTING\x10\x01\x12\x1a\n\x16ROUND_STATE_COLLECTING\x10\x02\x12\x1b\n\x17ROUND_STATE_AGGREGATING\x10\x03\x12\x19\n\x15ROUND_STATE_PUBLISHED\x10\x04\x12\x19\n\x15ROUND_STATE_ABANDONED\x10\x05\x32\xe1\x04\n\x07\x43ontrol\x12\x44\n\tCreateRun\x12\x1a.ravan.v1.CreateRunRequest\x1a\x1b.ravan.v1.CreateRunResponse\x12\x41\n\x08ListRuns\x12\x19.ravan.v1.ListRunsRequest\x1a\x1a.ravan.v1.ListRunsResponse\x12\x43\n\x08WatchRun\x12\x19.ravan.v1.WatchRunRequest\x1a\x1a.ravan.v1.WatchRunResponse0\x01\x12J\n\x0bSetRunState\x12\x1c.ravan.v1.SetRunStateRequest\x1a\x1d.ravan.v1.SetRunStateResponse\x12J\n\x0bListDevices\x12\x1c.ravan.v1.ListDevicesRequest\x1a\x1d.ravan.v1.ListDevicesResponse\x12M\n\x0c\x43reateTokens\x12\x1d.ravan.v1.CreateTokensRequest\x1a\x1e.ravan.v1.CreateTokensResponse\x12M\n\x0cRevokeDevice\x12\x1d.ravan.v1.RevokeDeviceRequest\x1a\x1e.ravan.v1.RevokeDeviceResponse\x12R\n\rExportAdapter\x12\x1e.ravan.v1.ExportAdapterRequest\x1a\x1f.ravan.v1.ExportAdapterResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.ravan.v1.control_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNSTATE']._serialized_start=1986
-  _globals['_RUNSTATE']._serialized_end=2114
-  _globals['_AGGREGATIONRULE']._serialized_start=2117
-  _globals['_AGGREGATIONRULE']._serialized_end=2327
-  _globals['_SERVEROPTIMIZER']._serialized_start=2330
-  _globals['_SERVEROPTIMIZER']._serialized_end=2500
-  _globals['_METRIC']._serialized_start=2502
-  _globals['_METRIC']._serialized_end=2595
-  _globals['_ROUNDSTATE']._serialized_start=2598
-  _globals['_ROUNDSTATE']._serialized_end=2777
+  _globals['_LISTDEVICESRESPONSE_REFUSEDENTRY']._loaded_options = None
+  _globals['_LISTDEVICESRESPONSE_REFUSEDENTRY']._serialized_options = b'8\001'
+  _globals['_RUNSTATE']._serialized_start=2398
+  _globals['_RUNSTATE']._serialized_end=2526
+  _globals['_AGGREGATIONRULE']._serialized_start=2529
+  _globals['_AGGREGATIONRULE']._serialized_end=2739
+  _globals['_SERVEROPTIMIZER']._serialized_start=2742
+  _globals['_SERVEROPTIMIZER']._serialized_end=2912
+  _globals['_METRIC']._serialized_start=2914
+  _globals['_METRIC']._serialized_end=3007
+  _globals['_ROUNDSTATE']._serialized_start=3010
+  _globals['_ROUNDSTATE']._serialized_end=3189
   _globals['_CREATERUNREQUEST']._serialized_start=43
   _globals['_CREATERUNREQUEST']._serialized_end=84
   _globals['_CREATERUNRESPONSE']._serialized_start=86
@@ -59,22 +61,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETRUNSTATERESPONSE']._serialized_end=408
   _globals['_LISTDEVICESREQUEST']._serialized_start=410
   _globals['_LISTDEVICESREQUEST']._serialized_end=430
-  _globals['_LISTDEVICESRESPONSE']._serialized_start=432
-  _globals['_LISTDEVICESRESPONSE']._serialized_end=488
-  _globals['_EXPORTADAPTERREQUEST']._serialized_start=490
-  _globals['_EXPORTADAPTERREQUEST']._serialized_end=542
-  _globals['_EXPORTADAPTERRESPONSE']._serialized_start=544
-  _globals['_EXPORTADAPTERRESPONSE']._serialized_end=581
-  _globals['_RUN']._serialized_start=584
-  _globals['_RUN']._serialized_end=981
-  _globals['_AGGREGATION']._serialized_start=984
-  _globals['_AGGREGATION']._serialized_end=1284
-  _globals['_EVALUATION']._serialized_start=1286
-  _globals['_EVALUATION']._serialized_end=1366
-  _globals['_ROUND']._serialized_start=1369
-  _globals['_ROUND']._serialized_end=1720
-  _globals['_DEVICE']._serialized_start=1723
-  _globals['_DEVICE']._serialized_end=1983
-  _globals['_CONTROL']._serialized_start=2780
-  _globals['_CONTROL']._serialized_end=3231
+  _globals['_LISTDEVICESRESPONSE']._serialized_start=433
+  _globals['_LISTDEVICESRESPONSE']._serialized_end=598
+  _globals['_LISTDEVICESRESPONSE_REFUSEDENTRY']._serialized_start=552
+  _globals['_LISTDEVICESRESPONSE_REFUSEDENTRY']._serialized_end=598
+  _globals['_CREATETOKENSREQUEST']._serialized_start=600
+  _globals['_CREATETOKENSREQUEST']._serialized_end=659
+  _globals['_CREATETOKENSRESPONSE']._serialized_start=661
+  _globals['_CREATETOKENSRESPONSE']._serialized_end=719
+  _globals['_REVOKEDEVICEREQUEST']._serialized_start=721
+  _globals['_REVOKEDEVICEREQUEST']._serialized_end=761
+  _globals['_REVOKEDEVICERESPONSE']._serialized_start=763
+  _globals['_REVOKEDEVICERESPONSE']._serialized_end=818
+  _globals['_EXPORTADAPTERREQUEST']._serialized_start=820
+  _globals['_EXPORTADAPTERREQUEST']._serialized_end=872
+  _globals['_EXPORTADAPTERRESPONSE']._serialized_start=874
+  _globals['_EXPORTADAPTERRESPONSE']._serialized_end=911
+  _globals['_RUN']._serialized_start=914
+  _globals['_RUN']._serialized_end=1311
+  _globals['_AGGREGATION']._serialized_start=1314
+  _globals['_AGGREGATION']._serialized_end=1614
+  _globals['_EVALUATION']._serialized_start=1616
+  _globals['_EVALUATION']._serialized_end=1696
+  _globals['_ROUND']._serialized_start=1699
+  _globals['_ROUND']._serialized_end=2050
+  _globals['_DEVICE']._serialized_start=2053
+  _globals['_DEVICE']._serialized_end=2395
+  _globals['_CONTROL']._serialized_start=3192
+  _globals['_CONTROL']._serialized_end=3801
 # @@protoc_insertion_point(module_scope)

@@ -127,10 +127,49 @@ class ListDevicesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ListDevicesResponse(_message.Message):
-    __slots__ = ("devices",)
+    __slots__ = ("devices", "refused")
+    class RefusedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     DEVICES_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
     devices: _containers.RepeatedCompositeFieldContainer[Device]
-    def __init__(self, devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ...) -> None: ...
+    refused: _containers.ScalarMap[str, int]
+    def __init__(self, devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., refused: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class CreateTokensRequest(_message.Message):
+    __slots__ = ("count", "valid_seconds")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    VALID_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    valid_seconds: float
+    def __init__(self, count: _Optional[int] = ..., valid_seconds: _Optional[float] = ...) -> None: ...
+
+class CreateTokensResponse(_message.Message):
+    __slots__ = ("tokens", "expires_at")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedScalarFieldContainer[str]
+    expires_at: float
+    def __init__(self, tokens: _Optional[_Iterable[str]] = ..., expires_at: _Optional[float] = ...) -> None: ...
+
+class RevokeDeviceRequest(_message.Message):
+    __slots__ = ("device_id",)
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    device_id: str
+    def __init__(self, device_id: _Optional[str] = ...) -> None: ...
+
+class RevokeDeviceResponse(_message.Message):
+    __slots__ = ("device_id", "name")
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    device_id: str
+    name: str
+    def __init__(self, device_id: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class ExportAdapterRequest(_message.Message):
     __slots__ = ("run_id", "best")
@@ -239,7 +278,7 @@ class Round(_message.Message):
     def __init__(self, number: _Optional[int] = ..., state: _Optional[_Union[RoundState, str]] = ..., selected: _Optional[int] = ..., received: _Optional[int] = ..., failed: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., seconds: _Optional[float] = ..., local_loss: _Optional[float] = ..., head_bound: _Optional[float] = ..., saved_bound: _Optional[float] = ...) -> None: ...
 
 class Device(_message.Message):
-    __slots__ = ("device_id", "name", "last_seen", "cores", "memory_bytes", "machine", "software", "head_budget", "updates", "failures", "bytes_up", "bytes_down", "failure", "working")
+    __slots__ = ("device_id", "name", "last_seen", "cores", "memory_bytes", "machine", "software", "head_budget", "updates", "failures", "bytes_up", "bytes_down", "failure", "working", "enrolled_at", "revoked_at")
     DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     LAST_SEEN_FIELD_NUMBER: _ClassVar[int]
@@ -254,6 +293,8 @@ class Device(_message.Message):
     BYTES_DOWN_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     WORKING_FIELD_NUMBER: _ClassVar[int]
+    ENROLLED_AT_FIELD_NUMBER: _ClassVar[int]
+    REVOKED_AT_FIELD_NUMBER: _ClassVar[int]
     device_id: str
     name: str
     last_seen: float
@@ -268,4 +309,6 @@ class Device(_message.Message):
     bytes_down: int
     failure: str
     working: bool
-    def __init__(self, device_id: _Optional[str] = ..., name: _Optional[str] = ..., last_seen: _Optional[float] = ..., cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., machine: _Optional[str] = ..., software: _Optional[str] = ..., head_budget: _Optional[float] = ..., updates: _Optional[int] = ..., failures: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., failure: _Optional[str] = ..., working: bool = ...) -> None: ...
+    enrolled_at: float
+    revoked_at: float
+    def __init__(self, device_id: _Optional[str] = ..., name: _Optional[str] = ..., last_seen: _Optional[float] = ..., cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., machine: _Optional[str] = ..., software: _Optional[str] = ..., head_budget: _Optional[float] = ..., updates: _Optional[int] = ..., failures: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., failure: _Optional[str] = ..., working: bool = ..., enrolled_at: _Optional[float] = ..., revoked_at: _Optional[float] = ...) -> None: ...

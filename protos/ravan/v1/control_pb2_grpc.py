@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ControlStub(object):
-    """What an operator says to the server. Served on an address of its own, never to devices.
+    """What an operator says to the server. Served on an address of its own, never to devices: a socket that only the
+    server's user can open, or any other address for calls that are signed with the operator's key (see enrollment.proto).
     """
 
     def __init__(self, channel):
@@ -60,6 +61,16 @@ class ControlStub(object):
                 request_serializer=protos_dot_ravan_dot_v1_dot_control__pb2.ListDevicesRequest.SerializeToString,
                 response_deserializer=protos_dot_ravan_dot_v1_dot_control__pb2.ListDevicesResponse.FromString,
                 _registered_method=True)
+        self.CreateTokens = channel.unary_unary(
+                '/ravan.v1.Control/CreateTokens',
+                request_serializer=protos_dot_ravan_dot_v1_dot_control__pb2.CreateTokensRequest.SerializeToString,
+                response_deserializer=protos_dot_ravan_dot_v1_dot_control__pb2.CreateTokensResponse.FromString,
+                _registered_method=True)
+        self.RevokeDevice = channel.unary_unary(
+                '/ravan.v1.Control/RevokeDevice',
+                request_serializer=protos_dot_ravan_dot_v1_dot_control__pb2.RevokeDeviceRequest.SerializeToString,
+                response_deserializer=protos_dot_ravan_dot_v1_dot_control__pb2.RevokeDeviceResponse.FromString,
+                _registered_method=True)
         self.ExportAdapter = channel.unary_stream(
                 '/ravan.v1.Control/ExportAdapter',
                 request_serializer=protos_dot_ravan_dot_v1_dot_control__pb2.ExportAdapterRequest.SerializeToString,
@@ -68,7 +79,8 @@ class ControlStub(object):
 
 
 class ControlServicer(object):
-    """What an operator says to the server. Served on an address of its own, never to devices.
+    """What an operator says to the server. Served on an address of its own, never to devices: a socket that only the
+    server's user can open, or any other address for calls that are signed with the operator's key (see enrollment.proto).
     """
 
     def CreateRun(self, request, context):
@@ -100,6 +112,20 @@ class ControlServicer(object):
 
     def ListDevices(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateTokens(self, request, context):
+        """Makes one-time tokens that devices enroll with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeDevice(self, request, context):
+        """Lets a device in no more, from its next call on, and takes back what it has in the open round.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -139,6 +165,16 @@ def add_ControlServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_ravan_dot_v1_dot_control__pb2.ListDevicesRequest.FromString,
                     response_serializer=protos_dot_ravan_dot_v1_dot_control__pb2.ListDevicesResponse.SerializeToString,
             ),
+            'CreateTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateTokens,
+                    request_deserializer=protos_dot_ravan_dot_v1_dot_control__pb2.CreateTokensRequest.FromString,
+                    response_serializer=protos_dot_ravan_dot_v1_dot_control__pb2.CreateTokensResponse.SerializeToString,
+            ),
+            'RevokeDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeDevice,
+                    request_deserializer=protos_dot_ravan_dot_v1_dot_control__pb2.RevokeDeviceRequest.FromString,
+                    response_serializer=protos_dot_ravan_dot_v1_dot_control__pb2.RevokeDeviceResponse.SerializeToString,
+            ),
             'ExportAdapter': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportAdapter,
                     request_deserializer=protos_dot_ravan_dot_v1_dot_control__pb2.ExportAdapterRequest.FromString,
@@ -153,7 +189,8 @@ def add_ControlServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Control(object):
-    """What an operator says to the server. Served on an address of its own, never to devices.
+    """What an operator says to the server. Served on an address of its own, never to devices: a socket that only the
+    server's user can open, or any other address for calls that are signed with the operator's key (see enrollment.proto).
     """
 
     @staticmethod
@@ -281,6 +318,60 @@ class Control(object):
             '/ravan.v1.Control/ListDevices',
             protos_dot_ravan_dot_v1_dot_control__pb2.ListDevicesRequest.SerializeToString,
             protos_dot_ravan_dot_v1_dot_control__pb2.ListDevicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ravan.v1.Control/CreateTokens',
+            protos_dot_ravan_dot_v1_dot_control__pb2.CreateTokensRequest.SerializeToString,
+            protos_dot_ravan_dot_v1_dot_control__pb2.CreateTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ravan.v1.Control/RevokeDevice',
+            protos_dot_ravan_dot_v1_dot_control__pb2.RevokeDeviceRequest.SerializeToString,
+            protos_dot_ravan_dot_v1_dot_control__pb2.RevokeDeviceResponse.FromString,
             options,
             channel_credentials,
             insecure,

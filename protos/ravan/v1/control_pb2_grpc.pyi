@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ControlStub:
-    """What an operator says to the server. Served on an address of its own, never to devices."""
+    """What an operator says to the server. Served on an address of its own, never to devices: a socket that only the
+    server's user can open, or any other address for calls that are signed with the operator's key (see enrollment.proto).
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -41,12 +43,18 @@ class ControlStub:
     SetRunState: _grpc.UnaryUnaryMultiCallable[_control_pb2.SetRunStateRequest, _control_pb2.SetRunStateResponse]
     """Pause, resume or stop for good."""
     ListDevices: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListDevicesRequest, _control_pb2.ListDevicesResponse]
+    CreateTokens: _grpc.UnaryUnaryMultiCallable[_control_pb2.CreateTokensRequest, _control_pb2.CreateTokensResponse]
+    """Makes one-time tokens that devices enroll with."""
+    RevokeDevice: _grpc.UnaryUnaryMultiCallable[_control_pb2.RevokeDeviceRequest, _control_pb2.RevokeDeviceResponse]
+    """Lets a device in no more, from its next call on, and takes back what it has in the open round."""
     ExportAdapter: _grpc.UnaryStreamMultiCallable[_control_pb2.ExportAdapterRequest, _control_pb2.ExportAdapterResponse]
     """Streams the best or last adapter as a safetensors file."""
 
 @_typing.type_check_only
 class ControlAsyncStub(ControlStub):
-    """What an operator says to the server. Served on an address of its own, never to devices."""
+    """What an operator says to the server. Served on an address of its own, never to devices: a socket that only the
+    server's user can open, or any other address for calls that are signed with the operator's key (see enrollment.proto).
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateRun: _aio.UnaryUnaryMultiCallable[_control_pb2.CreateRunRequest, _control_pb2.CreateRunResponse]  # type: ignore[assignment]
@@ -57,11 +65,17 @@ class ControlAsyncStub(ControlStub):
     SetRunState: _aio.UnaryUnaryMultiCallable[_control_pb2.SetRunStateRequest, _control_pb2.SetRunStateResponse]  # type: ignore[assignment]
     """Pause, resume or stop for good."""
     ListDevices: _aio.UnaryUnaryMultiCallable[_control_pb2.ListDevicesRequest, _control_pb2.ListDevicesResponse]  # type: ignore[assignment]
+    CreateTokens: _aio.UnaryUnaryMultiCallable[_control_pb2.CreateTokensRequest, _control_pb2.CreateTokensResponse]  # type: ignore[assignment]
+    """Makes one-time tokens that devices enroll with."""
+    RevokeDevice: _aio.UnaryUnaryMultiCallable[_control_pb2.RevokeDeviceRequest, _control_pb2.RevokeDeviceResponse]  # type: ignore[assignment]
+    """Lets a device in no more, from its next call on, and takes back what it has in the open round."""
     ExportAdapter: _aio.UnaryStreamMultiCallable[_control_pb2.ExportAdapterRequest, _control_pb2.ExportAdapterResponse]  # type: ignore[assignment]
     """Streams the best or last adapter as a safetensors file."""
 
 class ControlServicer(metaclass=_abc_1.ABCMeta):
-    """What an operator says to the server. Served on an address of its own, never to devices."""
+    """What an operator says to the server. Served on an address of its own, never to devices: a socket that only the
+    server's user can open, or any other address for calls that are signed with the operator's key (see enrollment.proto).
+    """
 
     @_abc_1.abstractmethod
     def CreateRun(
@@ -100,6 +114,22 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.ListDevicesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.ListDevicesResponse, _abc.Awaitable[_control_pb2.ListDevicesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CreateTokens(
+        self,
+        request: _control_pb2.CreateTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.CreateTokensResponse, _abc.Awaitable[_control_pb2.CreateTokensResponse]]:
+        """Makes one-time tokens that devices enroll with."""
+
+    @_abc_1.abstractmethod
+    def RevokeDevice(
+        self,
+        request: _control_pb2.RevokeDeviceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RevokeDeviceResponse, _abc.Awaitable[_control_pb2.RevokeDeviceResponse]]:
+        """Lets a device in no more, from its next call on, and takes back what it has in the open round."""
 
     @_abc_1.abstractmethod
     def ExportAdapter(

@@ -28,6 +28,8 @@ if _version_not_supported:
 class FleetStub(object):
     """What a device says to the server. A device only ever calls; the server never connects to a device.
 
+    Calls are signed (see enrollment.proto), and speak for the device whose key signed them alone.
+
     A refused call carries one sentence as its status message and a stable code, such as "wrong-round", in the trailing
     metadata "ravan-code".
     """
@@ -67,6 +69,8 @@ class FleetStub(object):
 
 class FleetServicer(object):
     """What a device says to the server. A device only ever calls; the server never connects to a device.
+
+    Calls are signed (see enrollment.proto), and speak for the device whose key signed them alone.
 
     A refused call carries one sentence as its status message and a stable code, such as "wrong-round", in the trailing
     metadata "ravan-code".
@@ -145,6 +149,8 @@ def add_FleetServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Fleet(object):
     """What a device says to the server. A device only ever calls; the server never connects to a device.
+
+    Calls are signed (see enrollment.proto), and speak for the device whose key signed them alone.
 
     A refused call carries one sentence as its status message and a stable code, such as "wrong-round", in the trailing
     metadata "ravan-code".

@@ -29,6 +29,8 @@ GRPC_VERSION: str
 class FleetStub:
     """What a device says to the server. A device only ever calls; the server never connects to a device.
 
+    Calls are signed (see enrollment.proto), and speak for the device whose key signed them alone.
+
     A refused call carries one sentence as its status message and a stable code, such as "wrong-round", in the trailing
     metadata "ravan-code".
     """
@@ -52,6 +54,8 @@ class FleetStub:
 class FleetAsyncStub(FleetStub):
     """What a device says to the server. A device only ever calls; the server never connects to a device.
 
+    Calls are signed (see enrollment.proto), and speak for the device whose key signed them alone.
+
     A refused call carries one sentence as its status message and a stable code, such as "wrong-round", in the trailing
     metadata "ravan-code".
     """
@@ -70,6 +74,8 @@ class FleetAsyncStub(FleetStub):
 
 class FleetServicer(metaclass=_abc_1.ABCMeta):
     """What a device says to the server. A device only ever calls; the server never connects to a device.
+
+    Calls are signed (see enrollment.proto), and speak for the device whose key signed them alone.
 
     A refused call carries one sentence as its status message and a stable code, such as "wrong-round", in the trailing
     metadata "ravan-code".

@@ -1,0 +1,55 @@
+"""The Enrollment service: how devices become known, and change their keys."""
+
+import hashlib
+import re
+import time
+from collections.abc import Callable
+
+import structlog
+
+from protos.ravan.v1 import enrollment_pb2 as pb
+from protos.ravan.v1 import enrollment_pb2_grpc as rpc
+from ravan.rpc.keys import device_id_of
+from server.errors import BadRequest
+from server.guard import Context, guarded, printable
+from server.records import Holder
+from server.storage import Storage
+
+log = structlog.get_logger()
+_PUBLIC_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+class Enrollment(rpc.EnrollmentServicer):
+    """Trades tokens for places among the devices; who calls is checked before, see ``server/gate.py``."""
+
+    def __init__(self, storage: Storage, clock: Callable[[], float] = time.time) -> None:
+        self._storage = storage
+        self._clock = clock
+
+    @guarded
+    async def Enroll(self, request: pb.EnrollRequest, context: Context) -> pb.EnrollResponse:
+        """Uses a token up for the key that signed the call."""
+        key = _public_key(request.public_key)
+        holder = Holder(device_id_of(key), key, printable(request.name), self._clock())
+        await self._storage.call(self._storage.state.enroll, hash_of(request.token), holder)
+        log.info("device enrolled", device=holder.device_id[:8], name=holder.name)
+        return pb.EnrollResponse(device_id=holder.device_id)
+
+    @guarded
+    async def RotateKey(self, request: pb.RotateKeyRequest, context: Context) -> pb.RotateKeyResponse:
+        """Replaces the key of the device that calls."""
+        key = _public_key(request.public_key)
+        await self._storage.call(self._storage.state.rotate, request.device_id, key)
+        log.info("key rotated", device=request.device_id[:8])
+        return pb.RotateKeyResponse()
+
+
+def hash_of(token: str) -> str:
+    """What the state keeps of a token; tokens have 160 random bits, so that no slow hash is needed."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _public_key(text: str) -> str:
+    if not _PUBLIC_KEY.fullmatch(text):
+        raise BadRequest("A public key has 64 hexadecimal digits: let the edge client make one.")
+    return text

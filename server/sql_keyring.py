@@ -1,0 +1,104 @@
+"""Tokens, device keys and nonces in the SQL state."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+
+from server.errors import Conflict, ExpiredToken, Revoked, UsedToken, WrongToken
+from server.records import AssignmentState, Holder, Nonce, RoundState
+from server.sql_database import SqlDatabase
+from server.sql_tables import assignments, holders, rounds, tokens
+from server.sql_tables import nonces as used
+
+TOKENS_KEPT = 30 * 86_400.0
+"""Seconds after their expiry for which tokens are known as used or expired rather than wrong."""
+REVOKED = "revoked by the operator"
+
+
+class SqlKeyring(SqlDatabase):
+    """``Keyring`` over a SQLAlchemy engine; see there for what each method promises."""
+
+    def add_tokens(self, hashes: Sequence[str], now: float, expires_at: float) -> None:
+        with self._transaction() as db:
+            db.execute(delete(tokens).where(tokens.c.expires_at < now - TOKENS_KEPT))
+            if hashes:
+                db.execute(insert(tokens), [{"token_hash": h, "expires_at": expires_at} for h in hashes])
+
+    def enroll(self, token_hash: str, holder: Holder) -> None:
+        mine = tokens.c.token_hash == token_hash
+        with self._transaction() as db:
+            # Writing first takes the database's write lock, so that a token is used once.
+            db.execute(update(tokens).where(mine).values(expires_at=tokens.c.expires_at))
+            token = db.execute(select(tokens).where(mine)).first()
+            if token is None:
+                raise WrongToken("There is no such token: ask the operator for one.")
+            if token.device_id not in (None, holder.device_id):
+                raise UsedToken("Another device enrolled with this token: ask the operator for a new one.")
+            if token.device_id is None and token.expires_at <= holder.enrolled_at:
+                raise ExpiredToken("The token has expired: ask the operator for a new one.")
+            if not _is_enrolled(db, holder):
+                db.execute(insert(holders).values(asdict(holder)))
+            db.execute(update(tokens).where(mine).values(device_id=holder.device_id))
+
+    def holder(self, public_key: str) -> Holder | None:
+        row = self._first(select(holders).where(holders.c.public_key == public_key))
+        return None if row is None else Holder(**row)
+
+    def holders(self) -> list[Holder]:
+        return [Holder(**row) for row in self._all(select(holders).order_by(holders.c.enrolled_at))]
+
+    def rotate(self, device_id: str, public_key: str) -> None:
+        mine = (holders.c.device_id == device_id) & holders.c.revoked_at.is_(None)
+        with self._transaction() as db:
+            db.execute(update(holders).where(mine).values(public_key=holders.c.public_key))
+            owner = db.execute(select(holders.c.device_id).where(holders.c.public_key == public_key)).scalar()
+            if owner not in (None, device_id):
+                raise Conflict("Another device has this key: make a new one.")
+            if db.execute(update(holders).where(mine).values(public_key=public_key)).rowcount != 1:
+                raise Revoked("This device is not enrolled any more: ask the operator for a token.")
+
+    def revoke(self, device_id: str, now: float) -> None:
+        with self._transaction() as db:
+            mine = (holders.c.device_id == device_id) & holders.c.revoked_at.is_(None)
+            db.execute(update(holders).where(mine).values(revoked_at=now))
+            collecting = select(rounds.c.number).where(
+                rounds.c.run_id == assignments.c.run_id, rounds.c.state == RoundState.COLLECTING
+            )
+            part = (assignments.c.device_id == device_id) & assignments.c.round.in_(collecting)
+            failed = {"state": AssignmentState.FAILED, "sha256": None, "failure": REVOKED}
+            db.execute(update(assignments).where(part).values(failed))
+
+    def remember(self, nonces: Sequence[Nonce], now: float) -> list[bool]:
+        fresh = []
+        with self._transaction() as db:
+            db.execute(delete(used).where(used.c.expires_at < now))  # a write first: see enroll
+            for nonce in nonces:
+                is_new = db.execute(select(used.c.nonce).where(_is(nonce))).first() is None
+                if is_new:
+                    db.execute(insert(used).values(asdict(nonce)))
+                fresh.append(is_new)
+        return fresh
+
+    def remembers(self, nonce: Nonce) -> bool:
+        return self._first(select(used).where(_is(nonce))) is not None
+
+
+def _is(nonce: Nonce) -> ColumnElement[bool]:
+    return (used.c.public_key == nonce.public_key) & (used.c.nonce == nonce.nonce)
+
+
+def _is_enrolled(db: Connection, holder: Holder) -> bool:
+    """Whether the device is enrolled with this key already.
+
+    Raises:
+        Revoked, Conflict: it is revoked, or has another key by now.
+    """
+    row = db.execute(select(holders).where(holders.c.device_id == holder.device_id)).first()
+    if row is None:
+        return False
+    if row.revoked_at is not None:
+        raise Revoked("This key was revoked: enroll again, with a new token and a new key.")
+    if row.public_key != holder.public_key:
+        raise Conflict("This key was replaced by a newer one: enroll again, with a new token and a new key.")
+    return True

@@ -1,0 +1,1 @@
+"""Attempts to get in, to break what is stored, or to keep others from their work."""

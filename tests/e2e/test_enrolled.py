@@ -1,0 +1,109 @@
+"""Whole federations over TLS: init, serve, token, enroll, run, revoke, as operator and owners type them."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import sentences, write_rows
+from tests.e2e.processes import Fleet, until
+
+FAST = {"poll_min": 0.05, "poll_max": 0.1, "batch_size": 8, "clients_per_round": 2, "min_devices": 2}
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    running = Fleet(tmp_path, secure=True)
+    made = running.run("ravan-server", "init")
+    assert made.returncode == 0, made.stderr
+    assert "ravan-server devices token" in made.stdout
+    yield running
+    running.end()
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> list[Path]:
+    return [write_rows(tmp_path / f"shard-{number}.jsonl", sentences(30, number)) for number in range(3)]
+
+
+def tokens(fleet: Fleet, count: int) -> list[str]:
+    return fleet.run("ravan-server", "devices", "token", "--count", str(count)).stdout.split()
+
+
+def test_enrolled_devices_finish_a_run_and_one_makes_itself_a_new_key(
+    fleet: Fleet, shards: list[Path], bundle_folder: Path
+) -> None:
+    server = fleet.serve("--until-finished")
+    fleet.create(bundle_folder, rounds=2, local_steps=5, **FAST)
+    first, second, third = tokens(fleet, 3)
+    fleet.enroll("alone", first)
+    names = ("--name", "shard-1", "--name", "shard-2", "--token", third)
+    fleet.enroll("both", second, *names)
+    kept = next((fleet.folder / "alone" / "devices").glob("*.json"))
+    old = json.loads(kept.read_text())
+    kept.write_text(json.dumps({**old, "made_at": time.time() - 91 * 86_400}))
+    fleet.device("alone", shards[0])
+    fleet.device("both", *shards[1:])
+    fleet.finished()
+    assert server.wait(30) == 0
+    status: Any = fleet.status()
+    assert [r["state"] for r in status["runs"][0]["rounds"]] == ["ROUND_STATE_PUBLISHED"] * 2
+    assert len(status["devices"]) == 3
+    assert json.loads(kept.read_text())["device_id"] in {device["device_id"] for device in status["devices"]}
+    assert json.loads(kept.read_text())["key"] != old["key"]
+
+
+def test_a_revoked_device_ends_and_the_round_goes_on_without_it(
+    fleet: Fleet, shards: list[Path], bundle_folder: Path
+) -> None:
+    server = fleet.serve("--until-finished")
+    fleet.create(bundle_folder, rounds=1, local_steps=1500, **FAST)
+    for name, token in zip(("steady", "lost"), tokens(fleet, 2), strict=True):
+        fleet.enroll(name, token)
+    fleet.device("steady", shards[0])
+    lost = fleet.device("lost", shards[1])
+    until(lambda: '"training"' in fleet.log("lost"), "training to begin")
+    identity = json.loads(next((fleet.folder / "lost" / "devices").glob("*.json")).read_text())
+    revoked = fleet.run("ravan-server", "devices", "revoke", identity["device_id"][:8])
+    assert revoked.returncode == 0, revoked.stderr
+    assert lost.wait(60) == 7
+    assert fleet.log("lost").strip().splitlines()[-1] == (
+        "error: This device was revoked by the operator: ask for a new token to enroll again."
+    )
+    assert "Traceback" not in fleet.log("lost")
+    assert fleet.processes["steady"].wait(60) == 0, fleet.log("steady")
+    assert server.wait(30) == 0
+    (only,) = fleet.status()["runs"][0]["rounds"]  # type: ignore[index]
+    assert (only["state"], only["received"], only["failed"]) == ("ROUND_STATE_PUBLISHED", 1, 1)
+
+
+def test_what_an_owner_can_do_wrong_is_one_sentence(fleet: Fleet, shards: list[Path]) -> None:
+    fleet.serve()
+    (token,) = tokens(fleet, 1)
+    (fleet.folder / "noise.pem").write_text("noise")
+    server = ["--server", f"127.0.0.1:{fleet.port}"]
+    trusting = [*server, "--ca", "server/tls/ca.pem"]
+    fleet.enroll("used", token)
+    data = ["--data", str(shards[0])]
+    cases: list[tuple[list[str], int, str]] = [
+        (["enroll", *trusting, "--token", token], 7, "Another device enrolled with this token"),
+        (["enroll", *trusting, "--token", "ravan-guess"], 7, "There is no such token"),
+        (["enroll", *server, "--token", token], 7, "is not trusted"),
+        (["enroll", *server, "--ca", "noise.pem", "--token", token], 2, "holds no certificate"),
+        (["enroll", *trusting, "--token", token, "--name", "a", "--name", "b"], 2, "a --token for each --name"),
+        (["run", *data], 7, "is not enrolled in ravan-edge"),
+        (["run", *data, "--insecure", *server], 7, "speaks TLS"),
+        (["run", *data, "--insecure", "--server", "10.0.0.1:1"], 2, "is not this machine"),
+    ]
+    for arguments, code, sentence in cases:
+        done = fleet.run("ravan-edge", *arguments)
+        lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+        assert (done.returncode, len(lines)) == (code, 1), done.stderr
+        assert lines[0].startswith("error: ")
+        assert sentence in lines[0]
+    listed = json.loads(fleet.run("ravan-server", "devices", "list", "--format", "json").stdout)
+    assert listed["refused"] == {"used-token": 1, "wrong-token": 1}
+    assert [device["last_seen"] for device in listed["devices"]] == [0.0]
