@@ -52,11 +52,12 @@ def init(
     console.print(f"{tls.folder}: certificate for {', '.join(hosts)} and for this machine itself", soft_wrap=True)
     if renew:
         return
+    name = f"[{hosts[0]}]" if ":" in hosts[0] else hosts[0]
     console.print(f"every device needs {tls.ca}; keep the .key files to yourself. Next:", soft_wrap=True)
     for step in (
         f"ravan-server serve --state {state} --listen 0.0.0.0:7071",
         f"ravan-server devices token --state {state}",
-        f"ravan-edge enroll --server {f'[{hosts[0]}]' if ':' in hosts[0] else hosts[0]}:7071 --ca ca.pem --token TOKEN   (on the device)",
+        f"ravan-edge enroll --server {name}:7071 --ca ca.pem --token TOKEN   (on the device)",
     ):
         console.print(f"  {step}", soft_wrap=True, markup=False)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from server.errors import Conflict, ExpiredToken, Revoked, UsedToken, WrongToken
 from server.records import AssignmentState, Holder, Nonce, RoundState
@@ -70,22 +70,24 @@ class SqlKeyring(SqlDatabase):
             db.execute(update(assignments).where(part).values(failed))
 
     def remember(self, nonces: Sequence[Nonce], now: float) -> list[bool]:
-        fresh = []
+        fresh, new = [], []
         with self._transaction() as db:
             db.execute(delete(used).where(used.c.expires_at < now))  # a write first: see enroll
+            given = select(used.c.public_key, used.c.nonce).where(used.c.nonce.in_([n.nonce for n in nonces]))
+            known = {(row.public_key, row.nonce) for row in db.execute(given)}
             for nonce in nonces:
-                is_new = db.execute(select(used.c.nonce).where(_is(nonce))).first() is None
-                if is_new:
-                    db.execute(insert(used).values(asdict(nonce)))
-                fresh.append(is_new)
+                pair = nonce.public_key, nonce.nonce
+                fresh.append(pair not in known)
+                if fresh[-1]:
+                    known.add(pair)
+                    new.append(asdict(nonce))
+            if new:
+                db.execute(insert(used), new)
         return fresh
 
     def remembers(self, nonce: Nonce) -> bool:
-        return self._first(select(used).where(_is(nonce))) is not None
-
-
-def _is(nonce: Nonce) -> ColumnElement[bool]:
-    return (used.c.public_key == nonce.public_key) & (used.c.nonce == nonce.nonce)
+        mine = (used.c.public_key == nonce.public_key) & (used.c.nonce == nonce.nonce)
+        return self._first(select(used).where(mine)) is not None
 
 
 def _is_enrolled(db: Connection, holder: Holder) -> bool:

@@ -116,8 +116,8 @@ tokens = Table(
 nonces = Table(
     "nonces",
     metadata,
-    Column("public_key", String(64), primary_key=True),
     Column("nonce", String(32), primary_key=True),
+    Column("public_key", String(64), primary_key=True),
     Column("expires_at", Float, nullable=False, index=True),
 )
 

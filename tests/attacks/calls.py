@@ -69,7 +69,7 @@ class Answer:
 
 def call(channel: grpc.Channel, path: str, metadata: Sequence[tuple[str, str]], bodies: Iterable[bytes]) -> Answer:
     """Makes a call of any kind from nothing but bytes."""
-    method = channel.stream_stream(path)
+    method: Any = channel.stream_stream(path)
     try:
         list(method(iter(bodies), metadata=metadata, timeout=20))
     except grpc.RpcError as error:

@@ -199,8 +199,10 @@ def test_a_rotation_that_was_cut_off_is_finished_at_the_next_start(
     device: Identity, identities: Identities, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     with closing(connected(device)) as client, monkeypatch.context() as cut:
-        what = (Identities, "settle") if lost == "the answer" else (FleetClient, "rotate_key")
-        cut.setattr(*what, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        where = (
+            "edge.identity.Identities.settle" if lost == "the answer" else "edge.fleet_client.FleetClient.rotate_key"
+        )
+        cut.setattr(where, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             rotate(identities, client)
     assert {path.suffix for path in files(identities)} == {ENROLLED, ROTATING}

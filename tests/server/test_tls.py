@@ -1,6 +1,7 @@
 """Certificates: made once, renewed under a running server, and never served with the wrong key."""
 
 import asyncio
+import socket
 import ssl
 import stat
 from collections.abc import Iterator
@@ -11,11 +12,13 @@ import pytest
 from cryptography import x509
 
 from ravan.errors import EnvironmentProblem, NotTrusted, SettingsError, Unreachable
+from ravan.rpc.address import split
 from server import client
 from server.certificates import initialize
 from server.serving import ControlAddress, control_address, serving
 from server.settings import ServeSettings
 from server.tls import Tls
+from tests.attacks.calls import call
 from tests.server.secured import Secured, secured
 
 
@@ -33,18 +36,15 @@ def names(tls: Tls) -> set[str]:
 
 def served(address: str, ca: str) -> int:
     """The serial number of the certificate that a client of this authority gets to see."""
-    host, port = address.split(":")
-    pem = ssl.get_server_certificate((host, int(port)))
     context = ssl.create_default_context(cadata=ca)
-    with socket_to(address) as plain, context.wrap_socket(plain, server_hostname="localhost"):
-        return x509.load_pem_x509_certificate(pem.encode()).serial_number
-
-
-def socket_to(address: str):  # type: ignore[no-untyped-def]
-    import socket
-
-    host, port = address.split(":")
-    return socket.create_connection((host, int(port)), 10)
+    context.set_alpn_protocols(["h2"])
+    with (
+        socket.create_connection(split(address), 10) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as wrapped,
+    ):
+        seen = wrapped.getpeercert(binary_form=True)
+    assert seen is not None
+    return x509.load_der_x509_certificate(seen).serial_number
 
 
 def test_secrets_are_their_users_alone(tmp_path: Path) -> None:
@@ -180,5 +180,5 @@ def test_tokens_and_revocations_of_the_operator(server: Secured) -> None:
 
 
 def test_a_server_behind_a_gate_closes_its_insecure_door(server: Secured) -> None:
-    with grpc.insecure_channel(server.address) as plain, pytest.raises(grpc.RpcError):
-        plain.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10)
+    with grpc.insecure_channel(server.address) as plain:
+        assert call(plain, "/grpc.health.v1.Health/Check", (), [b""]).status == "UNAVAILABLE"
