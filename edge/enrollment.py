@@ -17,6 +17,7 @@ from ravan.rpc.signing import Signing, signed_channel
 from ravan.rpc.transfer import CHANNEL_OPTIONS
 
 log = structlog.get_logger()
+SHUT_OUT = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
 DAY = 86_400.0  # seconds
 TRUST = "give --ca the ca.pem that the operator has"
 
@@ -28,7 +29,7 @@ def enroll(identities: Identities, name: str, server: str, ca: str | None, token
 
     Raises:
         NotTrusted, Unreachable: the server is not the right one, or does not answer.
-        NotLetIn: it refuses, for example the token.
+        NotLetIn: it takes neither this token nor this key; or Refused, for another reason.
     """
     fresh = identities.get(name, ENROLLING)
     if fresh is None or (fresh.server, fresh.ca) != (server, ca):
@@ -41,7 +42,8 @@ def enroll(identities: Identities, name: str, server: str, ca: str | None, token
     except grpc.RpcError as error:
         if code_of(error):
             identities.drop(fresh, ENROLLING)
-            raise NotLetIn(code_of(error), sentence_of(error)) from error
+            kind = NotLetIn if status_of(error) in SHUT_OUT else Refused
+            raise kind(code_of(error), sentence_of(error)) from error
         problem = tls_problem(server, ca, TRUST)
         if problem:
             identities.drop(fresh, ENROLLING)

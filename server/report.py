@@ -81,34 +81,36 @@ def report_devices(state: State) -> list[pb.Device]:
             parts[part.device_id].append(part)
             if part.state is AssignmentState.ASSIGNED and _is_open(current, part):
                 working.add(part.device_id)
-    holders, seen = {holder.device_id: holder for holder in state.holders()}, state.devices()
-    silent = [
-        Device(h.device_id, h.name, 0.0) for h in holders.values() if h.device_id not in {d.device_id for d in seen}
-    ]
+    holders = {holder.device_id: holder for holder in state.holders()}
+    seen = {device.device_id: device for device in state.devices()}
+    silent = {
+        h.device_id: Device(h.device_id, h.name, last_seen=0.0) for h in holders.values() if h.device_id not in seen
+    }
     return [
-        pb.Device(
-            device_id=device.device_id,
-            name=device.name,
-            last_seen=device.last_seen,
-            cores=device.cores,
-            memory_bytes=device.memory_bytes,
-            machine=device.machine,
-            software=device.software,
-            head_budget=device.head_budget,
-            updates=_count(parts[device.device_id], AssignmentState.RECEIVED),
-            failures=_count(parts[device.device_id], AssignmentState.FAILED),
-            bytes_up=sum(part.bytes_up for part in parts[device.device_id]),
-            bytes_down=device.bytes_down + sum(part.bytes_down for part in parts[device.device_id]),
-            failure=device.failure,
-            working=device.device_id in working,
-            **_standing(holders.get(device.device_id)),
-        )
-        for device in [*seen, *silent]
+        _device(device, parts[device_id], holders.get(device_id), working=device_id in working)
+        for device_id, device in (seen | silent).items()
     ]
 
 
-def _standing(holder: Holder | None) -> dict[str, float | None]:
-    return {} if holder is None else {"enrolled_at": holder.enrolled_at, "revoked_at": holder.revoked_at}
+def _device(device: Device, parts: list[Assignment], holder: Holder | None, *, working: bool) -> pb.Device:
+    return pb.Device(
+        device_id=device.device_id,
+        name=device.name,
+        last_seen=device.last_seen,
+        cores=device.cores,
+        memory_bytes=device.memory_bytes,
+        machine=device.machine,
+        software=device.software,
+        head_budget=device.head_budget,
+        updates=_count(parts, AssignmentState.RECEIVED),
+        failures=_count(parts, AssignmentState.FAILED),
+        bytes_up=sum(part.bytes_up for part in parts),
+        bytes_down=device.bytes_down + sum(part.bytes_down for part in parts),
+        failure=device.failure,
+        working=working,
+        enrolled_at=holder.enrolled_at if holder else None,
+        revoked_at=holder.revoked_at if holder else None,
+    )
 
 
 def _round(r: Round, parts: list[Assignment]) -> pb.Round:
