@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP_VERSION := 26.3
 PACKAGES := edge export protos ravan server
 
-.PHONY: setup demo example-har test check bench-step bench-accuracy bench-language bench-images bench-poison families format protos clean
+.PHONY: setup demo example-har test check bench-step bench-accuracy bench-language bench-images bench-poison reliability families format protos clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready $(EDGE_VENV)/.ready
@@ -73,6 +73,11 @@ bench-images: setup
 # make bench-poison ARGS="--rules median --attacks NaN"; see $(BIN)/python -m benchmarks.poison --help
 bench-poison: setup
 	$(BIN)/python -m benchmarks.poison $(ARGS)
+
+# Every promise of the server tried on real processes, into RELIABILITY.md; see there how long each takes.
+# make reliability ARGS="--only crash"; see $(BIN)/python -m benchmarks.reliability --help
+reliability: setup
+	$(BIN)/python -m benchmarks.reliability $(ARGS)
 
 # Every model family from export to merged model, and README's table of them.
 families: setup
