@@ -14,6 +14,7 @@ from export.architectures import Architecture
 from export.calibrate import calibrate
 from export.forward import export_forward
 from export.graphs import Graphs, choose_micro_batch
+from export.kinks import clear_example
 from export.plain_attention import without_fast_paths
 from export.prefix import split_prefix
 from export.recipe import Recipe
@@ -170,7 +171,7 @@ class Measured:
 def _write_graphs(recipe: Recipe, spec: AdapterSpec, folder: Path, options: ExportOptions) -> Measured:
     """Writes the graphs with their weights, checked against torch."""
     forward = export_forward(recipe.model, spec, recipe.example(3, 17).batch, recipe.axes, recipe.sizes)
-    other = recipe.example(5, 24)  # other sizes than exported: both axes must be dynamic
+    other = clear_example(recipe)  # other sizes than exported: all axes must be dynamic
     graphs = Graphs(forward, split_prefix(forward, named_trainables(recipe.model, spec)), spec, recipe.loss)
     kept, memory = graphs.activations(recipe.sizes), options.activation_memory
     micro_batch, budget = choose_micro_batch(kept, _tokens(recipe), memory, recipe.sizes)
