@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from benchmarks.works import Work
 from demo.data import newsgroups, write_jsonl
 from ravan.bundle import Task
-from ravan.runtime.names import ATTENTION_MASK, IGNORED, INPUT_IDS, LABELS, PIXEL_VALUES
+from ravan.runtime.names import ATTENTION_MASK, DECODER_INPUT_IDS, IGNORED, INPUT_IDS, LABELS, PIXEL_VALUES
 
 Arrays = Mapping[str, NDArray[Any]]
 """As ``ravan.runtime.session.Batch``, whose module would load onnxruntime into PEFT's process."""
+
+TARGET = 64  # tokens that a decoder writes: the longest unless an export says otherwise
 
 
 def write_documents(path: Path, count: int) -> Path:
@@ -33,9 +35,15 @@ def write_noise(path: Path, work: Work, batches: int, task: Task, config: Mappin
     else:
         ids = generator.integers(0, config["vocab_size"], (rows, work.length))
         inputs = {INPUT_IDS: ids, ATTENTION_MASK: np.ones_like(ids)}
-    labels = inputs.get(INPUT_IDS)  # a language model's, which transformers shifts itself
-    if labels is None or task is not Task.CAUSAL_LM:
-        labels = generator.integers(0, len(config["id2label"]), rows)
+    match task:
+        case Task.CAUSAL_LM:
+            labels = inputs[INPUT_IDS]  # transformers shifts them itself
+        case Task.SEQ2SEQ:
+            labels = generator.integers(0, config["vocab_size"], (rows, TARGET))
+            inputs[DECODER_INPUT_IDS] = np.roll(labels, 1, axis=1)
+            inputs[DECODER_INPUT_IDS][:, 0] = config["decoder_start_token_id"]
+        case _:
+            labels = generator.integers(0, len(config["id2label"]), rows)
     np.savez(path, **inputs, **{LABELS: labels})  # type: ignore[arg-type]
     return path
 

@@ -93,6 +93,8 @@ def task_of(config: Mapping[str, object]) -> Task:
     name = str((config.get("architectures") or [""])[0])  # type: ignore[index]
     if "CausalLM" in name:
         return Task.CAUSAL_LM
+    if "ConditionalGeneration" in name:
+        return Task.SEQ2SEQ
     return Task.IMAGE_CLASSIFICATION if "Image" in name else Task.TEXT_CLASSIFICATION
 
 
@@ -112,12 +114,14 @@ def export(request: Request) -> None:
     from export.causal_lm import causal_lm
     from export.image_classifier import image_classifier
     from export.recipe import Recipe
+    from export.seq2seq import seq2seq
     from export.text_classifier import text_classifier
 
     recipes: dict[Task, Callable[[str], Recipe]] = {
         Task.TEXT_CLASSIFICATION: text_classifier,
         Task.CAUSAL_LM: causal_lm,
         Task.IMAGE_CLASSIFICATION: image_classifier,
+        Task.SEQ2SEQ: seq2seq,
     }
     recipe = recipes[task_of(config_of(Path(request.model)))]
     options = ExportOptions(

@@ -88,8 +88,8 @@ def examples_of(job: Job, bundle: Bundle, scratch: Path) -> Examples:
     """The job's data as the bundle's train.onnx takes it."""
     if job.kind is Kind.ROUND:
         return read_examples(bundle, Path(job.data))
-    image = bundle.manifest.image
-    rows = Rows.of(read_noise(Path(job.data)), bundle.manifest.task, image.tokens if image else job.length)
+    manifest = bundle.manifest
+    rows = Rows.of(read_noise(Path(job.data)), manifest.task, manifest.row_tokens(job.length))
     if job.kind is Kind.STEP:
         return rows
     return HiddenExamples(rows, HiddenStates(bundle, PRESETS[job.way].runtime, scratch / "hidden.sqlite", CACHE))

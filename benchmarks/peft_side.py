@@ -21,6 +21,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageClassification,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
@@ -38,6 +39,7 @@ CLASSES = {
     Task.TEXT_CLASSIFICATION: AutoModelForSequenceClassification,
     Task.CAUSAL_LM: AutoModelForCausalLM,
     Task.IMAGE_CLASSIFICATION: AutoModelForImageClassification,
+    Task.SEQ2SEQ: AutoModelForSeq2SeqLM,
 }
 RATE, LARGEST_NORM = 2e-3, 1.0  # of our training plan
 Inputs = Mapping[str, torch.Tensor]

@@ -8,7 +8,14 @@ from benchmarks.contenders import WITH, Contender, Job, run_json
 from benchmarks.data import write_documents, write_noise
 from benchmarks.models import MODELS, Request, config_of, task_of
 from benchmarks.works import LOCAL_STEPS, Kind, Work
-from export.architectures import CAUSAL_LMS, IMAGE_CLASSIFIERS, TEXT_CLASSIFIERS, Architecture, defaults_for
+from export.architectures import (
+    CAUSAL_LMS,
+    IMAGE_CLASSIFIERS,
+    SEQ2SEQ_MODELS,
+    TEXT_CLASSIFIERS,
+    Architecture,
+    defaults_for,
+)
 from ravan.bundle import Precision, Task, open_bundle
 from ravan.errors import RuntimeProblem
 from ravan.spec import AdapterSpec
@@ -20,6 +27,7 @@ _FAMILIES = {
     Task.TEXT_CLASSIFICATION: TEXT_CLASSIFIERS,
     Task.CAUSAL_LM: CAUSAL_LMS,
     Task.IMAGE_CLASSIFICATION: IMAGE_CLASSIFIERS,
+    Task.SEQ2SEQ: SEQ2SEQ_MODELS,
 }
 
 

@@ -122,7 +122,7 @@ def bench(
         runtimes = [asdict(PRESETS[m.preset].runtime) for m in measured]
         print(json.dumps([asdict(m) | runtime for m, runtime in zip(measured, runtimes, strict=True)], indent=2))
         return
-    rows = f"{batch} x {length} tokens" if manifest.max_length else f"{batch} examples"
+    rows = f"{batch} x {manifest.row_tokens(length)} tokens" if manifest.max_length else f"{batch} examples"
     Console().print(f"{rows}, median of {steps} steps")
     Console().print(bench_table(measured))
 

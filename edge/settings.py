@@ -21,7 +21,7 @@ class EdgeSettings(Settings):
     )
     data: tuple[Path, ...] = Field(
         min_length=1,
-        description="Private data, a device for each: JSONL or CSV with text and label, text, image folders, NPZ.",
+        description="Private data, a device for each: JSONL or CSV (text, label; source, target), text, images, NPZ.",
     )
     dataset: str = Field(
         "",

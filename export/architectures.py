@@ -60,6 +60,10 @@ IMAGE_CLASSIFIERS = {
     "clip": Architecture(("self_attn.q_proj", "self_attn.v_proj"), ("classifier",)),
     "dinov2": _VIT,
 }
+# Self-attention in encoder and decoder, as the paper adapts T5. The decoder's attention to the encoder
+# (EncDecAttention) stays frozen unless --target names it too.
+_T5 = Architecture(("SelfAttention.q", "SelfAttention.v"))
+SEQ2SEQ_MODELS = {"t5": _T5, "mt5": _T5, "umt5": _T5}
 
 
 def defaults_for(table: Mapping[str, Architecture], model_type: str) -> Architecture:

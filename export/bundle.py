@@ -30,6 +30,7 @@ from ravan.bundle import (
     ImageSettings,
     Manifest,
     Precision,
+    Task,
 )
 from ravan.bundle_files import MANIFEST, FileEntry, describe_file
 from ravan.errors import ExportError
@@ -189,9 +190,11 @@ def _write_graphs(recipe: Recipe, spec: AdapterSpec, folder: Path, options: Expo
 
 
 def _tokens(recipe: Recipe) -> int:
-    """Of a full sequence, or of an image; of a custom model's example as ``Manifest.row_tokens``."""
+    """Of a full sequence, with its target if it has one, or of an image; of a custom model's example all values."""
     image: ImageSettings | None = recipe.settings.get("image")
-    return image.tokens if image else math.prod(recipe.sizes.values())
+    if image:
+        return image.tokens
+    return (sum if recipe.task is Task.SEQ2SEQ else math.prod)(recipe.sizes.values())
 
 
 def _copy_tokenizer(folder: Path, name: str) -> None:

@@ -10,9 +10,10 @@ from export.architectures import CAUSAL_LMS, defaults_for
 from export.recipe import Example, Recipe
 from export.text_classifier import DEFAULT_MAX_LENGTH, SEQUENCE_AXES, random_tokens
 from export.transformers_io import load_model, load_tokenizer, longest_input, save
-from ravan.bundle import LanguageSettings, Task
+from ravan.bundle import Task
 from ravan.errors import ExportError
 from ravan.runtime.names import ATTENTION_MASK, IGNORED
+from ravan.writing import LanguageSettings
 
 
 def causal_lm(model: str | Path, max_length: int = DEFAULT_MAX_LENGTH, seed: int = 0, *, packed: bool = True) -> Recipe:

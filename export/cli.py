@@ -80,6 +80,19 @@ class CausalLMSettings(ExportSettings):
     )
 
 
+class Seq2SeqSettings(ExportSettings):
+    """Settings of ``ravan-export seq2seq``."""
+
+    labels: str | None = Field(
+        None, description="To classify by writing a label's name: a text file with one name a line."
+    )
+    prefix: str = Field("", description="Text that every source begins with, such as 'summarize: '.")
+    max_length: int = Field(128, ge=2, description="Longest source, tokens.")
+    max_target_length: int | None = Field(
+        None, ge=2, description="Longest target, tokens; 64 by default, or as the labels need."
+    )
+
+
 class ImageClassifierSettings(ExportSettings):
     """Settings of ``ravan-export image-classifier``."""
 
@@ -130,6 +143,21 @@ def causal_lm(settings: CausalLMSettings) -> None:
 
         packed = settings.documents is Documents.PACKED
         return causal_lm(settings.model, settings.max_length, settings.seed, packed=packed)
+
+    _export(settings, recipe)
+
+
+@app.command()
+@command(Seq2SeqSettings)
+def seq2seq(settings: Seq2SeqSettings) -> None:
+    """Export a transformers encoder-decoder as a bundle for writing targets, or the names of labels."""
+    labels = read_labels(settings.labels) if settings.labels else ()
+
+    def recipe() -> "Recipe":
+        from export.seq2seq import seq2seq
+
+        longest, target = settings.max_length, settings.max_target_length
+        return seq2seq(settings.model, labels, longest, target, settings.seed, prefix=settings.prefix)
 
     _export(settings, recipe)
 

@@ -45,7 +45,10 @@ def _examples(manifest: Manifest) -> dict[str, Any]:
     if manifest.custom:
         inputs = {value.name: str(value) for value in manifest.inputs}
         return {"inputs": inputs, **asdict(manifest.custom)}
-    return {"image": asdict(manifest.image)} if manifest.image else {"max_length": manifest.max_length}
+    if manifest.image:
+        return {"image": asdict(manifest.image)}
+    targets = {"targets": asdict(manifest.seq2seq)} if manifest.seq2seq else {}
+    return {"max_length": manifest.max_length, **targets}
 
 
 def notes(bundle: Bundle) -> list[str]:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from export.losses import EvalLoss, TrainLoss
+from export.autodiff.backward import dims
+from export.losses import EvalLoss, TrainLoss, rows_without_miss
 from export.onnx_builder import Builder
 from export.vocabulary import Head, Vocabulary
 from ravan.bundle import Precision
@@ -29,37 +30,37 @@ def train_next_token_loss(b: Builder, head: Head, labels: ir.Value, precision: P
         gradient = vocabulary.gradient(body, p, slope, label)
         return [_loss(body, p, label, counted)], body.op("Mul", gradient, body.op("Div", counted, tokens.count))
 
-    (total,), gradients = tokens.each_chunk(chunk, sums=1)
-    assert gradients is not None
+    (total,), gradients = tokens.each_chunk(chunk, sums=1, kept=tokens.width)
     return TrainLoss(b.op("Div", total, tokens.count), tokens.count, head.hidden, tokens.spread(gradients))
 
 
 def eval_next_token_loss(b: Builder, head: Head, labels: ir.Value, precision: Precision) -> EvalLoss:
-    """Mean cross entropy over the labelled tokens, and how many are predicted."""
+    """Mean cross entropy over the labelled tokens, how many are predicted, and in how many rows all of them."""
     tokens, vocabulary = _Tokens(b, head.hidden, labels), Vocabulary(b, head, precision)
 
-    def chunk(body: Builder, rows: ir.Value, label: ir.Value, counted: ir.Value) -> tuple[list[ir.Value], None]:
+    def chunk(body: Builder, rows: ir.Value, label: ir.Value, counted: ir.Value) -> tuple[list[ir.Value], ir.Value]:
         p = body.op("Softmax", vocabulary.logits(body, rows)[0], axis=-1)
         hits = body.op("Equal", body.op("ArgMax", p, axis=-1, keepdims=1), body.op("Unsqueeze", label, body.ints([-1])))
-        correct = body.op("ReduceSum", body.op("Mul", body.op("Cast", hits, to=ir.DataType.FLOAT), counted), keepdims=0)
-        return [_loss(body, p, label, counted), correct], None
+        hits = body.op("Cast", hits, to=ir.DataType.FLOAT)
+        return [_loss(body, p, label, counted), body.op("ReduceSum", body.op("Mul", hits, counted), keepdims=0)], hits
 
-    (total, correct), _ = tokens.each_chunk(chunk, sums=2)
-    return EvalLoss(b.op("Div", total, tokens.count), tokens.count, correct)
+    (total, correct), hits = tokens.each_chunk(chunk, sums=2, kept=1)
+    exact = rows_without_miss(b, tokens.misses(hits), len(dims(labels)))
+    return EvalLoss(b.op("Div", total, tokens.count), tokens.count, correct, exact)
 
 
-Chunk = Callable[[Builder, ir.Value, ir.Value, ir.Value], tuple[list[ir.Value], ir.Value | None]]
-"""(builder, hidden [rows, width], labels [rows], counted [rows, 1]) -> scalars to add up, rows to keep or None."""
+Chunk = Callable[[Builder, ir.Value, ir.Value, ir.Value], tuple[list[ir.Value], ir.Value]]
+"""(builder, hidden [rows, width], labels [rows], counted [rows, 1]) -> scalars to add up, rows [rows, kept] to keep."""
 
 
 class _Tokens:
     """The labelled tokens of a batch, in chunks of ``ROWS``; the last one is filled up with rows that do not count."""
 
     def __init__(self, b: Builder, hidden: ir.Value, labels: ir.Value) -> None:
-        self._b, self._hidden = b, hidden
+        self._b, self._hidden, self._all_labels = b, hidden, labels
         width = hidden.shape[-1] if hidden.shape else None
         assert isinstance(width, int), "hidden states have a fixed width"
-        self._width = width
+        self.width = width
         flat_labels = b.op("Reshape", labels, b.ints([-1]))
         found = b.op("NonZero", b.op("Not", b.op("Equal", flat_labels, b.constant(np.array(IGNORED, np.int64)))))
         self._places = b.op("Transpose", found, perm=[1, 0])  # [n, 1]
@@ -73,8 +74,8 @@ class _Tokens:
         self._rows = b.op("Gather", self._flat, places, axis=0)
         self._labels = b.op("Max", b.op("Gather", flat_labels, places, axis=0), b.ints([0]))
 
-    def each_chunk(self, chunk: Chunk, sums: int) -> tuple[list[ir.Value], ir.Value | None]:
-        """Sums of a chunk's scalars over all chunks, and the kept rows [n, width] if it keeps any."""
+    def each_chunk(self, chunk: Chunk, sums: int, kept: int) -> tuple[list[ir.Value], ir.Value]:
+        """Sums of a chunk's scalars over all chunks, and the rows that it keeps, [n, kept]."""
         step, go_on = ir.val("chunk", ir.DataType.INT64, []), ir.val("go_on", ir.DataType.BOOL, [])
         totals = [ir.val(f"total_{i}", ir.DataType.FLOAT, []) for i in range(sums)]
         graph = ir.Graph([step, go_on, *totals], [], nodes=[], opset_imports=self._b.graph.opset_imports, name="chunk")
@@ -83,15 +84,13 @@ class _Tokens:
         places = body.op("Add", body.constant(np.arange(ROWS)), start)  # [ROWS]
         counted = body.op("Cast", body.op("Less", places, self._n), to=ir.DataType.FLOAT)
         rows, labels = (body.op("Gather", value, places, axis=0) for value in (self._rows, self._labels))
-        scalars, kept = chunk(body, rows, labels, body.op("Unsqueeze", counted, body.ints([-1])))
+        scalars, keep = chunk(body, rows, labels, body.op("Unsqueeze", counted, body.ints([-1])))
         added = [body.op("Add", total, scalar) for total, scalar in zip(totals, scalars, strict=True)]
-        graph.outputs.extend([body.op("Identity", go_on), *added, *([] if kept is None else [kept])])
+        graph.outputs.extend([body.op("Identity", go_on), *added, keep])
         chunks = self._b.op("Squeeze", self._chunks)
         zeros = [self._b.op("Identity", 0.0) for _ in range(sums)]
         outputs = self._b.ops("Loop", chunks, None, *zeros, outputs=len(graph.outputs) - 1, body=graph)
-        if kept is None:
-            return outputs, None
-        filled = self._b.op("Reshape", outputs[-1], self._b.ints([-1, self._width]))
+        filled = self._b.op("Reshape", outputs[-1], self._b.ints([-1, kept]))
         return outputs[:-1], self._b.op("Slice", filled, self._b.ints([0]), self._n, self._b.ints([0]))
 
     def spread(self, rows: ir.Value) -> ir.Value:
@@ -99,6 +98,13 @@ class _Tokens:
         b = self._b
         zeros = b.op("Mul", self._flat, 0.0)
         return b.op("Reshape", b.op("ScatterND", zeros, self._places, rows), b.op("Shape", self._hidden))
+
+    def misses(self, hits: ir.Value) -> ir.Value:
+        """1 at the labelled tokens that are no hits, else 0, in the labels' shape; hits [n, 1] are 1 or 0."""
+        b = self._b
+        nothing = b.op("Expand", 0.0, b.op("Shape", b.op("Reshape", self._all_labels, b.ints([-1]))))
+        missed = b.op("ScatterND", nothing, self._places, b.op("Reshape", b.op("Sub", 1.0, hits), b.ints([-1])))
+        return b.op("Reshape", missed, b.op("Shape", self._all_labels))
 
 
 def _loss(b: Builder, p: ir.Value, label: ir.Value, counted: ir.Value) -> ir.Value:

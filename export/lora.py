@@ -24,7 +24,12 @@ from ravan.update import Update
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model"
-TASK_TYPES = {Task.TEXT_CLASSIFICATION: "SEQ_CLS", Task.TOKEN_CLASSIFICATION: "TOKEN_CLS", Task.CAUSAL_LM: "CAUSAL_LM"}
+TASK_TYPES = {
+    Task.TEXT_CLASSIFICATION: "SEQ_CLS",
+    Task.TOKEN_CLASSIFICATION: "TOKEN_CLS",
+    Task.CAUSAL_LM: "CAUSAL_LM",
+    Task.SEQ2SEQ: "SEQ_2_SEQ_LM",
+}
 """Of PEFT's task types those that ours are; for others PEFT wraps the model all the same."""
 
 

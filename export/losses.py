@@ -35,12 +35,14 @@ class TrainLoss:
 class EvalLoss:
     """A scalar mean loss, the number of labels behind it, and for how many the prediction is right.
 
-    ``correct`` is None where no prediction is right or wrong.
+    ``correct`` is None where no prediction is right or wrong. ``exact``, where an example has many labels, is the
+    number of examples of which all are predicted.
     """
 
     value: ir.Value
     weight: ir.Value
     correct: ir.Value | None
+    exact: ir.Value | None = None
 
 
 def train_loss(b: Builder, logits: ir.Value, labels: ir.Value) -> TrainLoss:
@@ -57,9 +59,18 @@ def train_loss(b: Builder, logits: ir.Value, labels: ir.Value) -> TrainLoss:
 def eval_loss(b: Builder, logits: ir.Value, labels: ir.Value) -> EvalLoss:
     """Mean cross entropy, and how often the largest logit is at the label."""
     log_p, one_hot = b.op("LogSoftmax", logits, axis=-1), _one_hot(b, logits, labels)
-    value, weight = _mean(b, log_p, one_hot, _counted(b, labels))
+    counted = _counted(b, labels)
+    value, weight = _mean(b, log_p, one_hot, counted)
     hits = b.op("Equal", b.op("ArgMax", logits, axis=-1, keepdims=0), labels)
-    return EvalLoss(value, weight, b.op("ReduceSum", b.op("Cast", hits, to=ir.DataType.FLOAT), keepdims=0))
+    hits = b.op("Cast", hits, to=ir.DataType.FLOAT)
+    exact = rows_without_miss(b, b.op("Sub", counted, hits), len(dims(labels))) if len(dims(labels)) > 1 else None
+    return EvalLoss(value, weight, b.op("ReduceSum", hits, keepdims=0), exact)
+
+
+def rows_without_miss(b: Builder, misses: ir.Value, rank: int) -> ir.Value:
+    """The number of examples without a miss, from misses [batch, ...] that are 1 where a label is not predicted."""
+    worst = b.op("ReduceMax", misses, b.ints(range(1, rank)), keepdims=0)
+    return b.op("ReduceSum", b.op("Sub", 1.0, worst), keepdims=0)
 
 
 def _counted(b: Builder, labels: ir.Value) -> ir.Value:

@@ -15,6 +15,7 @@ from export.image_classifier import image_classifier
 from export.inference import Agreement, write_int8
 from export.plain_attention import without_fast_paths
 from export.recipe import Recipe, logits_of
+from export.seq2seq import seq2seq
 from export.text_classifier import text_classifier
 from export.token_classifier import token_classifier
 from export.transformers_io import quiet_transformers
@@ -108,6 +109,10 @@ def reload(bundle: Bundle, folder: Path) -> Recipe:
             return causal_lm(folder, manifest.max_length)
         case Task.IMAGE_CLASSIFICATION:
             return image_classifier(folder)
+        case Task.SEQ2SEQ:
+            assert manifest.seq2seq is not None
+            longest, prefix = manifest.seq2seq.max_target, manifest.seq2seq.prefix
+            return seq2seq(folder, manifest.labels, manifest.max_length, longest, prefix=prefix)
         case Task.CUSTOM:
             return saved_model(folder)
 

@@ -12,7 +12,10 @@ import onnx_ir.passes.common as passes
 
 from export.autodiff.backward import FLOATS, active_values, attribute, dims
 from export.quantize import frozen_weight
-from ravan.runtime.names import ATTENTION_MASK, HIDDEN
+from ravan.runtime.names import ATTENTION_MASK, DECODER_INPUT_IDS, HIDDEN
+
+BESIDE = {ATTENTION_MASK, DECODER_INPUT_IDS}
+"""Inputs that the upper layers read too, and so may go around the lower ones."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,9 @@ def split_prefix(forward: ir.Model, trained: Collection[str]) -> Parts | None:
     """The two parts of a forward graph whose first inputs are the ``trained``; None if nothing is worth keeping.
 
     The cut is a float value [batch, length, width] such that the loss depends on the raw input through it alone; an
-    attention mask and shapes may go around it. Of all such values the last, and only if a product with a frozen weight
-    lies before it. Without a mask the length must be fixed: nothing would hide what short examples are padded with.
+    attention mask, a decoder's own input and shapes may go around it. Of all such values the last, and only if a
+    product with a frozen weight lies before it. Without a mask the length must be fixed: nothing would hide what short
+    examples are padded with.
     """
     trainables = len(trained)
     cut = _last_cut(forward.graph, trainables)
@@ -70,8 +74,8 @@ def _can_be_kept(value: ir.Value, *, masked: bool) -> bool:
 
 
 def _of_raw_input(graph: ir.Graph, trainables: int) -> set[ir.Value]:
-    """Values that depend on more of the batch than its mask and its shape."""
-    found = {value for value in graph.inputs[trainables:] if value.name != ATTENTION_MASK}
+    """Values that depend on more of the batch than its shape and what goes beside."""
+    found = {value for value in graph.inputs[trainables:] if value.name not in BESIDE}
     for node in graph:
         if node.op_type != "Shape" and any(x in found for x in node.inputs):
             found |= set(node.outputs)
@@ -94,7 +98,7 @@ def _after(model: ir.Model, cut: str, trainables: int) -> ir.Model | None:
     old = _named(graph, cut)
     hidden = ir.val(HIDDEN, ir.DataType.FLOAT, old.shape)
     ir.convenience.replace_all_uses_with(old, hidden)
-    raw = [value for value in graph.inputs[trainables:] if value.name != ATTENTION_MASK]
+    raw = [value for value in graph.inputs[trainables:] if value.name not in BESIDE]
     mask = next((value for value in graph.inputs if value.name == ATTENTION_MASK), None)
     for node, _ in [use for value in raw for use in value.uses() if use[0].op_type == "Shape"]:
         if mask is not None:

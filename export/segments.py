@@ -3,6 +3,9 @@
 The trunk is what the batch's data becomes once it has met a weight matrix (an embedding, a product, a convolution).
 Attention masks and rotary angles have met none, so they may pass by. A value that every path along the trunk goes
 through is a cut; a layer goes from a cut to the attention behind it and on to the cut before the next attention.
+
+An encoder and its decoder are two trunks, one after the other. What the encoder gives passes beside the decoder's
+trunk, whose layers all read it.
 """
 
 from collections import Counter, defaultdict
@@ -13,6 +16,7 @@ from itertools import pairwise
 import onnx_ir as ir
 
 from export.autodiff.backward import dims
+from ravan.runtime.names import DECODER_INPUT_IDS
 
 PRODUCTS = {"MatMul", "Gemm", "Conv"}
 LOOKUP = "Gather"
@@ -38,6 +42,37 @@ def find_segments(nodes: Sequence[ir.Node], batch: Iterable[ir.Value], end: ir.V
         batch: the inputs that hold examples; not the trainables.
         end: what the loss is computed from.
     """
+    batch = list(batch)
+    of_decoder = [value for value in batch if value.name == DECODER_INPUT_IDS]
+    if not of_decoder:
+        return _layers(nodes, batch, end)
+    of_encoder = [value for value in batch if value not in of_decoder]
+    given = _given(nodes, of_encoder, of_decoder, end)
+    encoder = [] if given is None else _layers(_up_to(nodes, given), of_encoder, given)
+    return [*encoder, *_layers(nodes, of_decoder, end)]
+
+
+def _given(
+    nodes: Sequence[ir.Node], of_encoder: Sequence[ir.Value], of_decoder: Sequence[ir.Value], end: ir.Value
+) -> ir.Value | None:
+    """The last value before the decoder that all of the encoder's trunk goes through; None without an encoder."""
+    decoder, trunk = _trunk(nodes, of_decoder), _trunk(nodes, of_encoder)
+    along = [node for node in nodes if any(out in trunk for out in node.outputs)]
+    return next((cut for cut in reversed(_cuts(along, trunk, end)) if cut not in decoder), None)
+
+
+def _up_to(nodes: Sequence[ir.Node], end: ir.Value) -> list[ir.Node]:
+    """The nodes that ``end`` is computed by, in order."""
+    needed, found = {end}, list[ir.Node]()
+    for node in reversed(nodes):
+        if not needed.isdisjoint(node.outputs):
+            found.append(node)
+            needed.update(x for x in node.inputs if x is not None)
+    return found[::-1]
+
+
+def _layers(nodes: Sequence[ir.Node], batch: Iterable[ir.Value], end: ir.Value) -> list[Segment]:
+    """The layers along one trunk."""
     trunk = _trunk(nodes, batch)
     along = [node for node in nodes if any(out in trunk for out in node.outputs)]
     cuts = _cuts(along, trunk, end)

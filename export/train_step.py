@@ -19,7 +19,7 @@ from export.squared_error import eval_squared_error, train_squared_error
 from export.vocabulary import find_head
 from ravan.bundle import Precision
 from ravan.inputs import Loss
-from ravan.runtime.names import CORRECT, GRADIENTS, LABELS, LOSS, TRAINABLES, WEIGHT
+from ravan.runtime.names import CORRECT, EXACT, GRADIENTS, LABELS, LOSS, TRAINABLES, WEIGHT
 from ravan.spec import AdapterSpec
 
 RECOMPUTED = "recomputed"
@@ -113,7 +113,7 @@ def eval_graph(
     else:
         loss = eval_loss(b, logits, labels)
     numbers.apply(graph)
-    for name, value in ((LOSS, loss.value), (WEIGHT, loss.weight), (CORRECT, loss.correct)):
+    for name, value in ((LOSS, loss.value), (WEIGHT, loss.weight), (CORRECT, loss.correct), (EXACT, loss.exact)):
         if value is not None:
             _output(graph, name, value, [])
     return _finished(model)

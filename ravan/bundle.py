@@ -26,9 +26,10 @@ from ravan.bundle_files import MANIFEST, FileEntry, check_file, read_entries
 from ravan.errors import BundleError, SpecError
 from ravan.inputs import CustomSettings, Metric, TensorInput
 from ravan.spec import AdapterSpec, canonical_json
+from ravan.writing import LanguageSettings, Seq2SeqSettings
 
-SCHEMA = 3
-READABLE = (1, 2, 3)
+SCHEMA = 4
+READABLE = (1, 2, 3, 4)
 TRAIN = "train.onnx"
 EVAL = "eval.onnx"
 PREFIX = "prefix.onnx"
@@ -47,12 +48,13 @@ class Task(StrEnum):
     TOKEN_CLASSIFICATION = "token-classification"  # noqa: S105 no password
     CAUSAL_LM = "causal-lm"
     IMAGE_CLASSIFICATION = "image-classification"
+    SEQ2SEQ = "seq2seq"
     CUSTOM = "custom"
 
     @property
     def per_token(self) -> bool:
         """Whether labels belong to tokens, [batch, length], rather than to examples, [batch]."""
-        return self in (Task.TOKEN_CLASSIFICATION, Task.CAUSAL_LM)
+        return self in (Task.TOKEN_CLASSIFICATION, Task.CAUSAL_LM, Task.SEQ2SEQ)
 
     @property
     def device_files(self) -> tuple[str, ...]:
@@ -66,21 +68,6 @@ class Precision(StrEnum):
 
     FP32 = "fp32"
     INT8 = "int8"
-
-
-@dataclass(frozen=True)
-class LanguageSettings:
-    """How documents become sequences for next-token prediction.
-
-    Attributes:
-        vocabulary: number of token ids the model knows.
-        end_id: token id that ends a document.
-        packed: documents are joined and cut into full sequences; else each is cut on its own and padded.
-    """
-
-    vocabulary: int
-    end_id: int
-    packed: bool
 
 
 @dataclass(frozen=True)
@@ -110,7 +97,8 @@ class Manifest:
     Attributes:
         task: what the model is trained to do.
         adapter: the adapter spec.
-        labels: label names in the order of the logits; empty for language models and regression.
+        labels: label names in the order of the logits; empty for regression, and for models that write text unless it
+            is to be one of these, see ``by_example``.
         max_length: longest sequence, tokens; 0 for images and custom models.
         pad_id: token id that fills short sequences.
         precision: of the frozen products.
@@ -121,6 +109,7 @@ class Manifest:
         verification: largest differences seen against torch, and the tolerance.
         language: only for language models.
         image: only for images.
+        seq2seq: only for sequence to sequence.
         custom: only for models of a user's own.
         inputs: of the graphs, the trainables left out and the labels last.
         micro_batch: tokens that a device computes at a time unless told otherwise.
@@ -141,6 +130,7 @@ class Manifest:
     verification: Mapping[str, float] = field(default_factory=dict)
     language: LanguageSettings | None = None
     image: ImageSettings | None = None
+    seq2seq: Seq2SeqSettings | None = None
     custom: CustomSettings | None = None
     inputs: tuple[TensorInput, ...] = ()
     micro_batch: int = MICRO_BATCH
@@ -150,25 +140,36 @@ class Manifest:
     @property
     def classes(self) -> int:
         """How many logits the model gives: labels, or token ids."""
-        return self.language.vocabulary if self.language else len(self.labels)
+        writes = self.language or self.seq2seq
+        return writes.vocabulary if writes else len(self.labels)
+
+    @property
+    def by_example(self) -> bool:
+        """Whether tokens spell an example's label, so that a prediction is right if all of its tokens are."""
+        return self.seq2seq is not None and bool(self.labels)
 
     def row_tokens(self, length: int) -> int:
-        """What one row of a batch counts for: an image's tokens, or the ``length`` of a sequence."""
+        """What one row of a batch counts for: an image's tokens, or the ``length`` of a sequence and its target's."""
         if self.custom:
             return math.prod(self.custom.longest.values())
-        return self.image.tokens if self.image else length
+        if self.image:
+            return self.image.tokens
+        return length + self.seq2seq.max_target if self.seq2seq else length
 
     @property
     def longest(self) -> Mapping[str, int]:
         """The largest size of each dimension with a name, "batch" left out."""
-        return self.custom.longest if self.custom else {"length": self.max_length}
+        if self.custom:
+            return self.custom.longest
+        targets = {"target": self.seq2seq.max_target} if self.seq2seq else {}
+        return {"length": self.max_length, **targets}
 
     @property
     def metric(self) -> Metric:
         """By what rounds are compared unless the operator says otherwise."""
         if self.custom:
             return self.custom.metric
-        return Metric.PERPLEXITY if self.language else Metric.ACCURACY
+        return Metric.ACCURACY if self.labels else Metric.PERPLEXITY
 
     @property
     def bundle_id(self) -> str:
@@ -213,8 +214,9 @@ class Manifest:
                 model=str(value["model"]),
                 versions={str(k): str(v) for k, v in value["versions"].items()},
                 verification={str(k): float(v) for k, v in value["verification"].items()},
-                language=_language(value.get("language")),
+                language=LanguageSettings.from_dict(value["language"]) if value.get("language") else None,
                 image=_image(value.get("image")),
+                seq2seq=Seq2SeqSettings.from_dict(value["seq2seq"]) if value.get("seq2seq") else None,
                 custom=CustomSettings.from_dict(value["custom"]) if value.get("custom") else None,
                 inputs=tuple(TensorInput.from_dict(entry) for entry in value.get("inputs", ())),
                 micro_batch=int(value.get("micro_batch", MICRO_BATCH)),
@@ -228,14 +230,8 @@ class Manifest:
         return manifest
 
 
-_SINCE = {"language": 2, "image": 2, "micro_batch": 2, "memory": 2, "custom": 3, "inputs": 3}
+_SINCE = {"language": 2, "image": 2, "micro_batch": 2, "memory": 2, "custom": 3, "inputs": 3, "seq2seq": 4}
 """The schema that a field came with: manifests of an older one keep their ids."""
-
-
-def _language(value: Mapping[str, Any] | None) -> LanguageSettings | None:
-    if value is None:
-        return None
-    return LanguageSettings(int(value["vocabulary"]), int(value["end_id"]), bool(value["packed"]))
 
 
 def _image(value: Mapping[str, Any] | None) -> ImageSettings | None:
@@ -252,8 +248,12 @@ def _image(value: Mapping[str, Any] | None) -> ImageSettings | None:
 
 def _require_settings(manifest: Manifest) -> None:
     """Raises BundleError if the settings of the task are missing."""
-    needed: dict[Task, object] = {Task.CAUSAL_LM: manifest.language, Task.IMAGE_CLASSIFICATION: manifest.image}
-    needed[Task.CUSTOM] = manifest.custom and manifest.inputs
+    needed: dict[Task, object] = {
+        Task.CAUSAL_LM: manifest.language,
+        Task.IMAGE_CLASSIFICATION: manifest.image,
+        Task.SEQ2SEQ: manifest.seq2seq,
+        Task.CUSTOM: manifest.custom and manifest.inputs,
+    }
     if manifest.task in needed and not needed[manifest.task]:
         raise BundleError(f"The manifest has no settings for {manifest.task}: export the bundle again.")
 

@@ -1,6 +1,7 @@
 """Shared fixtures: a tiny real BERT with its tokenizer, tiny ViTs, and the bundles made from them, once a session."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from typer.testing import CliRunner
 
 from export.bundle import ExportOptions, export_bundle
 from export.causal_lm import causal_lm
+from export.cli import app as export_app
 from export.custom import custom_model
 from export.image_classifier import image_classifier
 from export.text_classifier import text_classifier
@@ -18,6 +21,7 @@ from ravan.bundle import Bundle, open_bundle
 from ravan.spec import AdapterSpec, LayerSpec, TensorSpec
 from tests.families.words import SPECIAL, word_tokenizer
 from tests.images import SHAPES, write_vit
+from tests.seq2seq import teach, write_t5
 
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = ("fruit", "tool", "animal")
@@ -124,6 +128,35 @@ def lm_bundle(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> B
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("export.quantize.SMALLEST", 32 * 32)
         return export_bundle(lambda: causal_lm(llama_folder, 16), ExportOptions(heads=2, rank=4), out, "llama")
+
+
+@pytest.fixture(scope="session")
+def t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny T5 that writes the telling word of a sentence or a label, and does not know which label."""
+    folder = tmp_path_factory.mktemp("model") / "tiny-t5"
+    write_t5(folder, VOCABULARY, LABELS, alike=[*WORDS.values()])
+    texts = [row["text"] for row in sentences(48, 77)]
+    telling = [next(word for word in text.split() if word not in FILLERS) for text in texts]
+    teach(folder, texts, [[x for label in LABELS for x in (word, label)] for word in telling], steps=60)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def label_bundle(t5_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The tiny T5 exported to write the names of labels, by the command line."""
+    folder = tmp_path_factory.mktemp("t5-labels")
+    (folder / "labels.txt").write_text("\n".join(LABELS))
+    options = {"labels": folder / "labels.txt", "max-length": 16, "heads": 2, "rank": 8, "out": folder / "bundle"}
+    arguments = [str(x) for name, value in options.items() for x in (f"--{name}", value)]
+    done = CliRunner().invoke(export_app, ["seq2seq", str(t5_folder), *arguments])
+    assert done.exit_code == 0, done.output
+    return open_bundle(folder / "bundle")
+
+
+@pytest.fixture(scope="session")
+def t5_bundle(label_bundle: Bundle) -> Bundle:
+    """The same for any targets, which changes nothing in the graphs."""
+    return Bundle(label_bundle.folder, replace(label_bundle.manifest, labels=()))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Private examples on their way into batches: what every task's data has in common."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -47,27 +48,36 @@ def read_examples(bundle: Bundle, path: Path, *, skip_bad: bool = False, make: "
         from ravan.runtime.dataset import DatasetExamples
 
         return DatasetExamples.read(bundle, path, make, skip_bad=skip_bad)
-    match bundle.manifest.task:
+    return _reader(bundle.manifest.task)(bundle, path, skip_bad=skip_bad)
+
+
+def _reader(task: Task) -> Callable[..., Examples]:
+    """What reads the task's data, as ``read_examples``."""
+    match task:
         case Task.TEXT_CLASSIFICATION:
             from ravan.runtime.text import LabelledTexts
 
-            return LabelledTexts.read(bundle, path, skip_bad=skip_bad)
+            return LabelledTexts.read
         case Task.TOKEN_CLASSIFICATION:
             from ravan.runtime.tags import TaggedTexts
 
-            return TaggedTexts.read(bundle, path, skip_bad=skip_bad)
+            return TaggedTexts.read
         case Task.CAUSAL_LM:
             from ravan.runtime.language import Documents
 
-            return Documents.read(bundle, path, skip_bad=skip_bad)
+            return Documents.read
         case Task.IMAGE_CLASSIFICATION:
             from ravan.runtime.images import LabelledImages
 
-            return LabelledImages.read(bundle, path, skip_bad=skip_bad)
+            return LabelledImages.read
+        case Task.SEQ2SEQ:
+            from ravan.runtime.pairs import Pairs
+
+            return Pairs.read
         case Task.CUSTOM:
             from ravan.runtime.npz import NpzDataset
 
-            return read_examples(bundle, path, skip_bad=skip_bad, make=NpzDataset.read)
+            return partial(read_examples, make=NpzDataset.read)
 
 
 def micro_batches(examples: Examples, indices: Sequence[int], tokens: int) -> list[Batch]:
@@ -92,12 +102,19 @@ def in_order_of_size(examples: Examples, count: int) -> Iterator[Batch]:
 
 
 def random_batch(bundle: Bundle, rows: int, length: int, generator: np.random.Generator) -> Batch:
-    """A full batch of noise in the bundle's shapes, for measuring; of sequences each row has ``length`` tokens."""
+    """A full batch of noise in the bundle's shapes, for measuring; of sequences each row has ``length`` tokens.
+
+    Targets are the longest there are.
+    """
     manifest = bundle.manifest
     if manifest.task is Task.CUSTOM:
         from ravan.runtime.dataset import random_arrays
 
         return random_arrays(manifest, rows, generator)
+    if manifest.task is Task.SEQ2SEQ:
+        from ravan.runtime.pairs import random_pairs
+
+        return random_pairs(bundle, rows, length, generator)
     inputs: Mapping[str, NDArray[Any]]
     if manifest.task is Task.IMAGE_CLASSIFICATION:
         from ravan.runtime.images import random_pixels

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from ravan.bundle import Bundle, LanguageSettings, Manifest
+from ravan.bundle import Bundle, Manifest
 from ravan.errors import DataError, NoExamples
 from ravan.runtime.names import IGNORED, LABELS
 from ravan.runtime.rows import Rows, read_rows, text_of
 from ravan.runtime.session import Batch
 from ravan.runtime.text import Tokens, encode, padded, padded_labels, padded_length, tokenizer_of
+from ravan.writing import LanguageSettings
 
 COLUMNS = frozenset({"text"})
 ANSWERED = frozenset({"prompt", "completion"})

@@ -16,7 +16,7 @@ from ravan.bundle import EVAL, PREFIX, TRAIN, Bundle
 from ravan.errors import BundleError, RuntimeProblem
 from ravan.layout import Vector
 from ravan.runtime.checks import Arrays, check_batch, check_labels
-from ravan.runtime.names import CORRECT, GRADIENTS, HIDDEN, LOSS, TRAINABLES, WEIGHT
+from ravan.runtime.names import CORRECT, EXACT, GRADIENTS, HIDDEN, LABELS, LOSS, TRAINABLES, WEIGHT
 
 Batch = Arrays
 
@@ -178,19 +178,22 @@ class Evaluator:
         self._session = open_session(bundle.path(EVAL), options)
 
     def evaluate(self, trainables: Vector, batches: Iterable[Batch]) -> Evaluation:
-        """Mean loss and accuracy over all examples of the batches.
+        """Mean loss over all labels of the batches, and accuracy over them or, see ``by_example``, over examples.
 
         Raises:
             DataError: a batch does not fit the graph's inputs, or its labels are out of range or none.
         """
-        loss = correct = examples = 0.0
-        outputs = [name for name in (LOSS, WEIGHT, CORRECT) if name in self._session.outputs]
+        loss = weights = correct = examples = 0.0
+        by_example = self._manifest.by_example
+        wanted = (LOSS, WEIGHT, EXACT if by_example else CORRECT)
+        outputs = [name for name in wanted if name in self._session.outputs]
         for batch in batches:
             check_batch(self._manifest, batch, self._session.inputs)
             check_labels(self._manifest, batch)
             mean, weight, *hits = self._session.run(outputs, {**batch, TRAINABLES: trainables})
-            loss, examples = loss + float(mean * weight), examples + float(weight)
+            loss, weights = loss + float(mean * weight), weights + float(weight)
             correct += float(hits[0]) if hits else math.nan
+            examples += len(batch[LABELS]) if by_example else float(weight)
         if not examples:
             return Evaluation(math.nan, math.nan, 0)
-        return Evaluation(loss / examples, correct / examples, int(examples))
+        return Evaluation(loss / weights, correct / examples, int(examples))

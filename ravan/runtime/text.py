@@ -98,7 +98,7 @@ def random_tokens(
 ) -> Mapping[str, NDArray[np.int64]]:
     """Random token ids without padding, such as both the tokenizer and the model know."""
     vocabulary = tokenizer_of(bundle).get_vocab_size()
-    if bundle.manifest.language:
-        vocabulary = min(vocabulary, bundle.manifest.language.vocabulary)
+    if writes := bundle.manifest.language or bundle.manifest.seq2seq:
+        vocabulary = min(vocabulary, writes.vocabulary)
     ids = generator.integers(0, vocabulary, (rows, length))
     return {INPUT_IDS: ids, ATTENTION_MASK: np.ones((rows, length), np.int64)}

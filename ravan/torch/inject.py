@@ -1,6 +1,8 @@
 """Putting Ravan heads into a module and taking them out again."""
 
 import difflib
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
@@ -11,6 +13,8 @@ from ravan.bases import draw_bases
 from ravan.errors import ExportError, TargetError
 from ravan.spec import AdapterSpec, Init, LayerSpec, TensorSpec, rank_for_budget
 from ravan.torch.linear import RavanLinear
+
+_NUMBERED = re.compile(r"(?P<stack>(?:[^.]*\.)*?)(?P<number>[0-9]+)(?:\.|$)")
 
 
 def matches(name: str, pattern: str) -> bool:
@@ -94,12 +98,21 @@ def merge(model: nn.Module, spec: AdapterSpec) -> None:
 
 
 def _topmost(targets: dict[str, nn.Linear], count: int) -> dict[str, nn.Linear]:
-    """Those in the last ``count`` layers; a layer is known by the first number in a module's name."""
-    layers = {name: next((int(part) for part in name.split(".") if part.isdecimal()), None) for name in targets}
-    numbers = sorted({number for number in layers.values() if number is not None})
-    if not 0 < count <= len(numbers):
-        raise TargetError(f"The top {count} layers can't be adapted: {len(numbers)} numbered layers match the targets.")
-    return {name: module for name, module in targets.items() if layers[name] in numbers[-count:]}
+    """Those in the last ``count`` layers of each stack, as an encoder and a decoder are two.
+
+    A layer is known by the first number in a module's name, a stack by what comes before it.
+    """
+    stacks: defaultdict[str, set[int]] = defaultdict(set)
+    layers: dict[str, tuple[str, int]] = {}
+    for name in targets:
+        if found := _NUMBERED.match(name):
+            layers[name] = found["stack"], int(found["number"])
+            stacks[found["stack"]].add(layers[name][1])
+    longest = max(map(len, stacks.values()), default=0)
+    if not 0 < count <= longest:
+        raise TargetError(f"The top {count} layers can't be adapted: {longest} numbered layers match the targets.")
+    top = {(stack, number) for stack, numbers in stacks.items() for number in sorted(numbers)[-count:]}
+    return {name: module for name, module in targets.items() if layers.get(name) in top}
 
 
 def _saved_tensors(model: nn.Module, patterns: Sequence[str], targets: Iterable[str]) -> Iterable[TensorSpec]:

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from benchmarks.contenders import Contender, Job, run_json
-from benchmarks.data import Rows, write_noise
+from benchmarks.data import Rows, read_noise, write_noise
 from benchmarks.gemm import int8_graph
 from benchmarks.graph import Group
 from benchmarks.machine import Disturbance, this_machine
@@ -25,7 +25,7 @@ from benchmarks.rows import Row, summary, take_turns
 from benchmarks.works import Kind, Target, Work
 from ravan.bundle import SOURCE, TRAIN, Bundle, Precision, Task
 from ravan.errors import EnvironmentProblem, RuntimeProblem
-from ravan.runtime.names import IGNORED, INPUT_IDS, LABELS
+from ravan.runtime.names import DECODER_INPUT_IDS, IGNORED, INPUT_IDS, LABELS
 from ravan.runtime.session import open_session
 from tests.conftest import sentences, write_rows
 
@@ -117,6 +117,14 @@ def test_a_language_model_learns_the_next_tokens() -> None:
     ids = np.arange(8).reshape(2, 4)
     rows = Rows.of({INPUT_IDS: ids, LABELS: ids}, Task.CAUSAL_LM, 4)
     assert rows.batch([1])[LABELS].tolist() == [[5, 6, 7, IGNORED]]
+
+
+def test_a_decoder_reads_the_labels_one_place_later(t5_bundle: Bundle, tmp_path: Path) -> None:
+    config = config_of(t5_bundle.folder / SOURCE)
+    assert task_of(config) is Task.SEQ2SEQ
+    noise = read_noise(write_noise(tmp_path / "noise.npz", WORK, 1, Task.SEQ2SEQ, config))
+    np.testing.assert_array_equal(noise[DECODER_INPUT_IDS][:, 1:], noise[LABELS][:, :-1])
+    assert (noise[DECODER_INPUT_IDS][:, 0] == config["decoder_start_token_id"]).all()
 
 
 @pytest.mark.parametrize("kind", [Kind.STEP, Kind.ROUND])

@@ -12,7 +12,7 @@ from ravan.bundle import Bundle
 from ravan.errors import RuntimeProblem
 from ravan.runtime.footprint import PRESETS, full_parts
 from ravan.runtime.memory import peak_memory
-from ravan.runtime.names import INPUT_IDS
+from ravan.runtime.names import INPUT_IDS, LABELS
 
 
 def test_a_preset_is_measured_in_its_own_process(bundle: Bundle) -> None:
@@ -32,6 +32,15 @@ def test_every_preset_is_shown_as_json(bundle: Bundle) -> None:
 def test_the_parts_hold_the_whole_batch(bundle: Bundle) -> None:
     parts = full_parts(bundle, rows=7, length=8, tokens=16)
     assert [part[INPUT_IDS].shape for part in parts] == [(2, 8)] * 3 + [(1, 8)]
+
+
+def test_a_source_and_its_target_count_together(t5_bundle: Bundle) -> None:
+    parts = full_parts(t5_bundle, rows=5, length=8, tokens=32)
+    assert [(part[INPUT_IDS].shape, part[LABELS].shape) for part in parts] == [((2, 8), (2, 8))] * 2 + [
+        ((1, 8), (1, 8))
+    ]
+    seen = measure(t5_bundle.folder, "small", batch=4, length=8, steps=1)
+    assert seen.tokens_per_second == pytest.approx(4 * (8 + 8) / seen.step_seconds)
 
 
 def test_a_measurement_that_fails_says_why(tmp_path: Path) -> None:

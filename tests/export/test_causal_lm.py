@@ -14,12 +14,13 @@ from export import language_loss
 from export.bundle import ExportOptions, export_bundle
 from export.causal_lm import causal_lm
 from export.merge import merge_bundle
-from ravan.bundle import INITIAL, Bundle, LanguageSettings, Precision
+from ravan.bundle import INITIAL, Bundle, Precision
 from ravan.errors import DataError, TargetError
 from ravan.runtime.adapter import write_adapter
 from ravan.runtime.names import ATTENTION_MASK, IGNORED, INPUT_IDS, LABELS
 from ravan.runtime.session import Batch, Evaluator, TrainStep
 from ravan.update import Update, decode
+from ravan.writing import LanguageSettings
 from tests.ravan.updates import full_update
 
 

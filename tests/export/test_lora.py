@@ -39,7 +39,7 @@ BUNDLES: list[tuple[str, Callable[[Any], Bundle]]] = [
 ]
 
 
-@pytest.mark.parametrize(("fixture", "pick"), BUNDLES, ids=[name for name, _ in BUNDLES])
+@pytest.mark.parametrize(("fixture", "pick"), [*BUNDLES, ("label_bundle", lambda found: found)])
 def test_peft_gives_the_adapter_models_logits(
     fixture: str, pick: Callable[[Any], Bundle], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -12,23 +12,24 @@ import onnxruntime as ort
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaModel
+from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaModel, T5Config, T5Model
 
 from export.forward import IR_VERSION, OPSET, export_forward
 from export.onnx_builder import Builder
 from export.recompute import Budget, Report, _bytes
 from export.segments import find_segments
-from export.text_classifier import SEQUENCE_AXES
+from export.seq2seq import AXES
 from export.train_step import RECOMPUTED, Numbers, train_graph
 from export.verify import perturbed
 from ravan.bundle import Precision
 from ravan.errors import ExportError
-from ravan.runtime.names import ATTENTION_MASK, GRADIENTS, INPUT_IDS, LABELS, LOSS, TRAINABLES
+from ravan.runtime.names import ATTENTION_MASK, DECODER_INPUT_IDS, GRADIENTS, INPUT_IDS, LABELS, LOSS, TRAINABLES
 from ravan.spec import AdapterSpec, Init
 from ravan.torch import inject, make_spec, read_trainables
 
-LAYERS, WIDTH, ROWS, LENGTH = 4, 32, 6, 24
-SIZES = {"batch": 4096, "length": LENGTH}  # of the estimate only: large, so that whole MiB tell budgets apart
+LAYERS, WIDTH, ROWS, LENGTH, TARGET = 4, 32, 6, 24, 20
+SIZES = {"batch": 4096, "length": LENGTH, "target": TARGET}
+"""Of the estimate only: large, so that whole MiB tell budgets apart."""
 UNLIMITED = Budget(2**40, SIZES)
 
 
@@ -70,9 +71,27 @@ def bert() -> nn.Module:
     return model
 
 
+class T5Classifier(nn.Module):
+    """An encoder and a decoder of half the layers each, whose last hidden states' mean is classified."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        config = T5Config(
+            vocab_size=64, d_model=WIDTH, d_kv=8, d_ff=64, num_layers=LAYERS // 2, num_heads=4, is_encoder_decoder=True
+        )
+        config._attn_implementation = "eager"
+        self.transformer, self.head = T5Model(config), nn.Linear(WIDTH, 3)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, decoder_input_ids: Tensor) -> Tensor:
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, "decoder_input_ids": decoder_input_ids}
+        logits: Tensor = self.head(self.transformer(**given, use_cache=False).last_hidden_state.mean(1))
+        return logits
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...], tuple[str, ...]]] = {
     "bert": (bert, ("attention.self.query", "attention.self.value"), ("bert.pooler", "classifier")),
     "llama": (LlamaClassifier, ("self_attn.q_proj", "self_attn.v_proj"), ("head",)),
+    "t5": (T5Classifier, ("SelfAttention.q", "SelfAttention.v"), ("head",)),
 }
 
 
@@ -81,6 +100,7 @@ class Exported:
 
     def __init__(self, kind: str, targets: tuple[str, ...] = ()) -> None:
         make, usual, saved = MODELS[kind]
+        self.last_attentions = 2 if kind == "t5" else 1  # in the last layer, which is never rebuilt
         torch.manual_seed(0)
         model = make().eval()
         ids = torch.randint(0, 64, (ROWS, LENGTH))
@@ -90,12 +110,12 @@ class Exported:
             model, targets or usual, heads=2, rank=2, budget=None, init=Init.GRAM_SCHMIDT, seed=0, saved=saved
         )
         inject(model, self.spec)
-        self.forward = export_forward(
-            model, self.spec, {INPUT_IDS: ids, ATTENTION_MASK: mask}, SEQUENCE_AXES, {"length": 32}
-        )
+        batch = {INPUT_IDS: ids, ATTENTION_MASK: mask}
+        if kind == "t5":
+            batch[DECODER_INPUT_IDS] = ids[:, :TARGET].flip(1)
+        self.forward = export_forward(model, self.spec, batch, AXES, {"length": 32, "target": 32})
         self.feed = {
-            INPUT_IDS: ids.numpy(),
-            ATTENTION_MASK: mask.numpy(),
+            **{name: value.numpy() for name, value in batch.items()},
             LABELS: np.arange(ROWS) % 3,
             TRAINABLES: perturbed(self.spec, read_trainables(model, self.spec)),
         }
@@ -171,9 +191,10 @@ def test_layers_are_rebuilt_one_after_the_other(exported: Exported, tmp_path: Pa
     position, nodes = profiled(exported.graph(exported.least()), exported, tmp_path)
     gates = sorted(position[name] for name in nodes if name.startswith("recompute_") and name.endswith("_Cast"))
     assert len(gates) == LAYERS - 1
-    softmaxes = sorted(position[name] for name, node in nodes.items() if node.op_type == "Softmax")
-    assert len(softmaxes) == 2 * LAYERS - 1
-    assert softmaxes[LAYERS - 1] < gates[0] < softmaxes[LAYERS]
+    softmaxes = {node.output[0]: position[name] for name, node in nodes.items() if node.op_type == "Softmax"}
+    again = [when for out, when in softmaxes.items() if out.endswith("_again")]
+    assert len(softmaxes) == 2 * len(again) + exported.last_attentions
+    assert max(set(softmaxes.values()) - set(again)) < gates[0] < min(again)
     clones = {out: position[name] for name, node in nodes.items() for out in node.output if out.endswith("_again")}
     assert min(clones.values()) > gates[0]
     for name, node in nodes.items():

@@ -6,10 +6,13 @@ import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from export.forward import IR_VERSION, OPSET
 from export.language_loss import eval_next_token_loss, train_next_token_loss
+from export.losses import eval_loss
 from export.onnx_builder import Builder
 from export.vocabulary import find_head
 from ravan.bundle import Precision
@@ -54,11 +57,42 @@ def test_loss_and_gradient_are_torchs(scale: float | None, cap: float | None, pr
     graph.outputs.extend([train.value, eval_next_token_loss(b, head, labels, precision).value, train.gradient])
     model = ir.to_proto(ir.Model(graph, ir_version=IR_VERSION)).SerializeToString()
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
-    loss, eval_loss, gradient = session.run(None, {"h": ROWS_IN, "y": TARGETS})
+    loss, evaluated, gradient = session.run(None, {"h": ROWS_IN, "y": TARGETS})
     expected_loss, expected = by_torch(scale, cap)
     tolerance = 1e-5 if precision is Precision.FP32 else 0.05
-    assert [loss, eval_loss] == pytest.approx([expected_loss] * 2, rel=tolerance)
+    assert [loss, evaluated] == pytest.approx([expected_loss] * 2, rel=tolerance)
     np.testing.assert_allclose(gradient, expected.numpy(), atol=tolerance * float(expected.abs().max()))
+
+
+@pytest.fixture(scope="module")
+def judged() -> ort.InferenceSession:
+    """Hidden states and labels to (correct, exact), by the head and then without one."""
+    hidden = ir.val("h", ir.DataType.FLOAT, ["batch", 4, WIDTH])
+    labels = ir.val("y", ir.DataType.INT64, ["batch", 4])
+    graph = ir.Graph([hidden, labels], [], nodes=[], opset_imports={"": OPSET})
+    b = Builder(graph, "test")
+    logits = logits_of(b, hidden, None, None)
+    head = find_head(logits)
+    assert head is not None
+    for seen in (eval_next_token_loss(b, head, labels, Precision.FP32), eval_loss(b, logits, labels)):
+        assert seen.correct is not None
+        assert seen.exact is not None
+        graph.outputs.extend([seen.correct, seen.exact])
+    model = ir.to_proto(ir.Model(graph, ir_version=IR_VERSION)).SerializeToString()
+    return ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+
+
+@given(st.lists(st.lists(st.sampled_from([True, False, None]), min_size=4, max_size=4), min_size=1, max_size=40))
+def test_a_row_is_exact_if_every_label_that_counts_is_predicted(
+    judged: ort.InferenceSession, wanted: list[list[bool | None]]
+) -> None:
+    hidden = np.broadcast_to(ROWS_IN[:, :4], (len(wanted), 4, WIDTH)).copy()
+    order = (hidden @ WEIGHT.T).argsort(-1)
+    hits = np.array([[hit is True for hit in row] for row in wanted])
+    ignored = np.array([[hit is None for hit in row] for row in wanted])
+    labels = np.where(ignored, IGNORED, np.where(hits, order[..., -1], order[..., 0]))
+    seen = judged.run(None, {"h": hidden, "y": labels})
+    assert [float(x) for x in seen] == [hits.sum(), (hits | ignored).all(axis=1).sum()] * 2
 
 
 @pytest.mark.parametrize("op", ["Exp", "Sigmoid"])

@@ -15,7 +15,7 @@ from ravan.bundle_files import MANIFEST
 from ravan.errors import BundleError
 from ravan.spec import canonical_json
 
-SINCE = {"language": 2, "image": 2, "micro_batch": 2, "memory": 2, "custom": 3, "inputs": 3}
+SINCE = {"language": 2, "image": 2, "micro_batch": 2, "memory": 2, "custom": 3, "inputs": 3, "seq2seq": 4}
 
 
 @pytest.fixture
@@ -102,10 +102,10 @@ def test_a_bundle_of_an_older_schema_keeps_its_id(bundle: Bundle, schema: int) -
     manifest = Manifest.from_json(old)
     assert manifest.bundle_id == hashlib.sha256(old.encode()).hexdigest()
     assert manifest.task is Task.TEXT_CLASSIFICATION
-    assert manifest.micro_batch == 1024
+    assert manifest.micro_batch == (1024 if schema == 1 else bundle.manifest.micro_batch)
 
 
-@pytest.mark.parametrize("task", [Task.CAUSAL_LM, Task.IMAGE_CLASSIFICATION, Task.CUSTOM])
+@pytest.mark.parametrize("task", [Task.CAUSAL_LM, Task.IMAGE_CLASSIFICATION, Task.SEQ2SEQ, Task.CUSTOM])
 def test_a_task_without_its_settings_is_refused(bundle: Bundle, task: Task) -> None:
     value = json.loads(bundle.manifest.to_json()) | {"task": task}
     with pytest.raises(BundleError, match=f"no settings for {task}"):

@@ -161,3 +161,24 @@ def test_a_spec_of_another_model_is_refused(model: Model) -> None:
     model.layers[0].query = nn.Linear(4, 4)
     with pytest.raises(TargetError, match=r"layers.0.query is no linear layer of 12 to 12"):
         inject(model, spec)
+
+
+@pytest.mark.parametrize(
+    ("top", "adapted"),
+    [(1, ["encoder.3", "decoder.1"]), (3, ["encoder.1", "encoder.2", "encoder.3", "decoder.0", "decoder.1"])],
+)
+def test_the_top_layers_are_those_of_encoder_and_decoder(top: int, adapted: list[str]) -> None:
+    model = nn.ModuleDict(
+        {name: nn.ModuleList(Attention() for _ in range(n)) for name, n in (("encoder", 4), ("decoder", 2))}
+    )
+    spec = make_spec(model, ["query"], heads=1, rank=2, top_layers=top)
+    assert [layer.name for layer in spec.layers] == [f"{name}.query" for name in adapted]
+
+
+@pytest.mark.parametrize("top", [0, 5])
+def test_more_top_layers_than_there_are_is_refused(top: int) -> None:
+    model = nn.ModuleDict(
+        {"encoder": nn.ModuleList(Attention() for _ in range(4)), "decoder": nn.ModuleList([Attention()])}
+    )
+    with pytest.raises(TargetError, match=f"top {top} layers can't be adapted: 4 numbered"):
+        make_spec(model, ["query"], heads=1, rank=2, top_layers=top)
