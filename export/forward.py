@@ -87,7 +87,7 @@ def export_plain(
 
 def _dynamic(batch: Iterable[str], axes: Axes, longest: Mapping[str, int]) -> tuple[dict[int, Any], ...]:
     """Every input's axes with what they may range over."""
-    sizes = {name: torch.export.Dim(name, min=LEAST, max=size) for name, size in longest.items()}
+    sizes = {name: torch.export.Dim(name, min=LEAST, max=max(size, LEAST + 1)) for name, size in longest.items()}
     sizes[BATCH] = torch.export.Dim(BATCH, min=1, max=4096)
     return tuple({axis: sizes[name] for axis, name in axes[value].items()} for value in batch)
 
