@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer, models
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -19,6 +20,8 @@ from ravan.spec import AdapterSpec, LayerSpec, TensorSpec
 from tests.families.words import SPECIAL, word_tokenizer
 from tests.images import SHAPES, write_vit
 
+settings.register_profile("ravan", deadline=None)  # a busy machine is no failure
+settings.load_profile("ravan")
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = ("fruit", "tool", "animal")
 MAX_LENGTH = 16
