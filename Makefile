@@ -59,6 +59,11 @@ bench-step: setup
 bench-accuracy: setup
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)
 
+# What uploads in fp16 and int8 cost in accuracy and save in bytes, three seeds, into BENCHMARKS.md; about half an hour.
+.PHONY: bench-wire
+bench-wire: setup
+	$(BIN)/python -m benchmarks.wire $(ARGS)
+
 # SmolLM2-135M learns from ten of Shakespeare's roles; about a quarter of an hour.
 bench-language: setup
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[demo,bench]'

@@ -12,7 +12,7 @@ import argparse
 import json
 import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -87,6 +87,22 @@ def federate(variant: Variant, seed: int, rounds: int, corpus: Corpus, scratch: 
     """All rounds of one variant."""
     bundle = export(variant, seed, corpus, scratch)
     devices, held_out = read(bundle, corpus, seed, scratch)
+    seen, steps = play(bundle, devices, held_out, seed, rounds)
+    return Outcome(variant.name, seed, seen.accuracy, seen.loss, steps)
+
+
+def play(
+    bundle: Bundle,
+    devices: Sequence[Examples],
+    held_out: Examples,
+    seed: int,
+    rounds: int,
+    send: Callable[[int, Update, Update], Update] = lambda device, base, trained: trained,
+) -> tuple[Evaluation, int]:
+    """All rounds on a bundle: how good the adapter is then, and how many steps devices took.
+
+    ``send`` makes of what a device trained from a base what the server is given.
+    """
     step, spec = TrainStep(bundle, FAST), bundle.manifest.adapter
     adapter = decode(spec, bundle.path(INITIAL).read_bytes())
     chooser, count = np.random.default_rng([seed, 1]), 0
@@ -98,11 +114,10 @@ def federate(variant: Variant, seed: int, rounds: int, corpus: Corpus, scratch: 
             generator = np.random.default_rng([seed, number, device])
             batches = mini_batches(devices[device], plan.batch_size, TOKENS, generator)
             local = train_locally(step, spec, adapter, batches, plan, 1.0, generator)
-            contributions.append(Contribution(f"{device:04}", partial(_same, local.update)))
+            contributions.append(Contribution(f"{device:04}", partial(_same, send(device, adapter, local.update))))
             count += len(local.losses)
         adapter = average(spec, adapter, contributions)
-    seen = evaluate(bundle, adapter, held_out)
-    return Outcome(variant.name, seed, seen.accuracy, seen.loss, count)
+    return evaluate(bundle, adapter, held_out), count
 
 
 def export(variant: Variant, seed: int, corpus: Corpus, scratch: Path) -> Bundle:

@@ -12,6 +12,7 @@ from ravan.layout import H_view
 from ravan.spec import AdapterSpec
 from ravan.update import Update, decode
 from ravan.weights import weight_change
+from ravan.wire import unpack
 from server.records import AssignmentState, RoundState
 from server.storage import Storage
 
@@ -26,7 +27,11 @@ def last_round(state_folder: Path, spec: AdapterSpec) -> tuple[Update, Update, l
         base, published = (decode(spec, storage.adapters.get(blob)) for blob in (last.base_adapter, last.adapter))
         parts = storage.state.assignments(run.run_id, last.number)
         received = [part.sha256 for part in parts if part.state is AssignmentState.RECEIVED and part.sha256]
-        return base, published, [decode(spec, storage.updates.get(sha256)) for sha256 in received]
+        return (
+            base,
+            published,
+            [unpack(spec, run.options.wire, base, storage.updates.get(sha256)) for sha256 in received],
+        )
     finally:
         storage.close()
 

@@ -23,10 +23,11 @@ from protos.ravan.v1 import fleet_pb2 as pb
 from ravan.bundle import Bundle
 from ravan.cli.errors import explain_os_error
 from ravan.errors import DataError, MalformedUpdate, RavanError
-from ravan.rpc.plan import plan_from_proto
+from ravan.rpc.plan import WIRE_FORMATS, TrainingPlan, plan_from_proto
 from ravan.runtime.dataset import MakeDataset
 from ravan.runtime.examples import Examples, read_examples
-from ravan.update import decode, encode, largest_size
+from ravan.update import Update, decode, largest_size
+from ravan.wire import WireFormat, pack
 
 LONGEST_WAIT = 60.0  # seconds, after failures in a row
 OVER = {"wrong-round", "round-closed", "not-selected", "conflict", "not-found"}
@@ -121,9 +122,11 @@ class Device:
         """
         try:
             bundle = self._home.bundle(self._client, task.binding.bundle_id)
+            plan = plan_from_proto(task.plan)
             with self._workshop.turn:
-                local = self._train(task, bundle, self._examples(bundle))
-            self._upload(task, bundle, local)
+                base = self._base(task, bundle)
+                local = self._train(task, plan, bundle, base)
+            self._upload(task, plan, bundle, base, local)
         except (Stopped, NotLetIn):
             raise
         except DataError as error:
@@ -144,12 +147,16 @@ class Device:
             self._give_back(task, explained.code)
             raise TaskFailed(str(explained)) from error
 
-    def _train(self, task: pb.Task, bundle: Bundle, examples: Examples) -> LocalRun:
-        plan, binding, spec = plan_from_proto(task.plan), task.binding, bundle.manifest.adapter
-        received = self._client.fetch_adapter(binding, largest_size(spec))
-        if hashlib.sha256(received).hexdigest() != binding.base_adapter:
+    def _base(self, task: pb.Task, bundle: Bundle) -> Update:
+        """The adapter that the round starts from."""
+        spec = bundle.manifest.adapter
+        received = self._client.fetch_adapter(task.binding, largest_size(spec))
+        if hashlib.sha256(received).hexdigest() != task.binding.base_adapter:
             raise MalformedUpdate("The adapter does not match its sha256: ask the operator to look at the server.")
-        base = decode(spec, received)
+        return decode(spec, received)
+
+    def _train(self, task: pb.Task, plan: TrainingPlan, bundle: Bundle, base: Update) -> LocalRun:
+        binding, spec, examples = task.binding, bundle.manifest.adapter, self._examples(bundle)
         trainer = self._workshop.step(bundle)
         generator = run_generator(plan, binding.round, self._client.device_id)
         prepared = self._workshop.prepared(bundle, examples)
@@ -164,8 +171,11 @@ class Device:
 
             return train_locally(trainer, spec, base, batches, plan, self._options.head_budget, generator, on_step)
 
-    def _upload(self, task: pb.Task, bundle: Bundle, local: LocalRun) -> None:
-        data = encode(bundle.manifest.adapter, local.update)
+    def _upload(self, task: pb.Task, plan: TrainingPlan, bundle: Bundle, base: Update, local: LocalRun) -> None:
+        """Sends what was trained; what its coding leaves out is kept once the server has the rest."""
+        spec, kept = bundle.manifest.adapter, self._home.left_out(self._options.name, task.binding)
+        packed = pack(spec, plan.wire, base, local.update, kept.read(spec))
+        data = packed.data
         report = pb.TrainingReport(
             examples=len(self._examples(bundle)),
             steps=len(local.losses),
@@ -182,6 +192,8 @@ class Device:
             report=report,
         )
         self._client.upload(header, data)
+        if plan.wire is not WireFormat.FP32:
+            kept.write(spec, packed.left_out)
         self._progress.uploaded(self._options.name, task.binding.round, len(data), local.last_loss)
 
     def _give_back(self, task: pb.Task, code: str) -> None:
@@ -206,4 +218,5 @@ class Device:
             machine=platform.machine(),
             software=f"ravan-fl {ravan.__version__}, onnxruntime {onnxruntime.__version__}",
             head_budget=self._options.head_budget,
+            wire_formats=list(WIRE_FORMATS.values()),
         )

@@ -10,12 +10,15 @@ import structlog
 
 from edge.fleet_client import FleetClient
 from edge.identity import Identities
+from edge.left_out import LeftOut
+from protos.ravan.v1 import fleet_pb2 as pb
 from ravan.bundle import Bundle, Manifest, open_bundle
 from ravan.bundle_files import MANIFEST, check_file
 from ravan.errors import BundleError
 from ravan.files import lock_folder, sync_folder, write_atomically
 
 log = structlog.get_logger()
+LEFT_OUT = ".left-out"
 LARGEST_MANIFEST = 16 << 20  # bytes
 
 
@@ -49,6 +52,10 @@ class Home:
         if not path.exists():
             write_atomically(path, secrets.token_hex(16).encode())
         return path.read_text("ascii")
+
+    def left_out(self, name: str, binding: pb.Binding) -> LeftOut:
+        """What the uploads of the device of this name left out in a run."""
+        return LeftOut(self.identities.path(name, LEFT_OUT), binding.run_id, binding.bundle_id)
 
     def bundle(self, client: FleetClient, bundle_id: str) -> Bundle:
         """The bundle with this id, fetched if it is not here, whole and checked.

@@ -5,9 +5,11 @@ RavanError
 ├── TargetError        a target pattern that matches no linear layer
 ├── UpdateError        an update that must not be stored
 │   ├── MalformedUpdate    bytes that are no update
+│   ├── WrongFormat        its values are coded in another way than the run's
 │   ├── WrongSpec          made for another adapter spec
 │   ├── WrongShape         H or the saved part has other dimensions
 │   ├── UnknownHead        a layer or head the spec does not have
+│   ├── WrongScale         a scale of coded values that is no size
 │   ├── NotFinite          NaN or Inf among its values
 │   └── NormTooLarge       it moves a head, or what is trained whole, too far
 ├── BundleError        a training bundle that must not be used
@@ -56,6 +58,12 @@ class MalformedUpdate(UpdateError):
     code = "malformed-update"
 
 
+class WrongFormat(UpdateError):
+    """The update's values are coded in another way than the run's plan says."""
+
+    code = "wrong-format"
+
+
 class WrongSpec(UpdateError):
     """The update was made for another adapter spec."""
 
@@ -72,6 +80,12 @@ class UnknownHead(UpdateError):
     """The update names a layer or head outside the spec."""
 
     code = "unknown-head"
+
+
+class WrongScale(UpdateError):
+    """A scale of the update's coded values is negative, NaN or Inf."""
+
+    code = "wrong-scale"
 
 
 class NotFinite(UpdateError):

@@ -6,7 +6,7 @@ reader knows the size before it allocates anything.
     offset  bytes  content
          0      4  "RVNU"
          4      2  version, 1
-         6      2  value type, 0: float32
+         6      2  value type, 0: float32; ``ravan.wire`` has others, for uploads
          8     32  sha256 of the adapter spec
         40      4  rank
         44      4  n, number of heads carried
@@ -17,19 +17,21 @@ reader knows the size before it allocates anything.
 """
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ravan.errors import MalformedUpdate, NotFinite, UnknownHead, WrongShape, WrongSpec
+from ravan.errors import MalformedUpdate, NotFinite, UnknownHead, WrongFormat, WrongShape, WrongSpec
 from ravan.layout import H_view, Vector, s_view, saved_view, trainables
 from ravan.spec import AdapterSpec
 
 MAGIC = b"RVNU"
 VERSION = 1
 _HEADER = struct.Struct("<4sHH32sIII")
-_FLOAT32 = 0
+FLOAT32 = 0
+"""The value type of exact updates."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +68,26 @@ class Update:
 
 def encode(spec: AdapterSpec, update: Update) -> bytes:
     """The update's bytes, exact: decoding gives the same values bit for bit."""
-    layer, head = np.nonzero(update.heads)
+    header = write_header(spec, update.heads, FLOAT32)
+    return b"".join([header, update.sH.astype("<f4").tobytes(), update.saved.astype("<f4").tobytes()])
+
+
+def write_header(spec: AdapterSpec, heads: NDArray[np.bool_], kind: int) -> bytes:
+    """What stands before the values: the header, and which heads [layers, heads] are carried."""
+    layer, head = np.nonzero(heads)
     table = np.stack([layer, head], axis=1).astype("<u2")
-    header = _HEADER.pack(
-        MAGIC, VERSION, _FLOAT32, bytes.fromhex(spec.digest), spec.rank, len(layer), update.saved.size
-    )
-    return b"".join([header, table.tobytes(), update.sH.astype("<f4").tobytes(), update.saved.astype("<f4").tobytes()])
+    header = _HEADER.pack(MAGIC, VERSION, kind, bytes.fromhex(spec.digest), spec.rank, len(layer), spec.saved_size)
+    return header + table.tobytes()
+
+
+def header_size(heads: int) -> int:
+    """Bytes of the header and the table of so many heads."""
+    return _HEADER.size + 4 * heads
 
 
 def encoded_size(spec: AdapterSpec, heads: int) -> int:
     """Bytes of an update that carries so many heads."""
-    return _HEADER.size + heads * (4 + 4 * spec.rank**2) + 4 * spec.saved_size
+    return header_size(heads) + 4 * (heads * spec.rank**2 + spec.saved_size)
 
 
 def largest_size(spec: AdapterSpec) -> int:
@@ -88,19 +99,41 @@ def decode(spec: AdapterSpec, data: bytes) -> Update:
     """Reads and checks an update.
 
     Raises:
+        UpdateError: see ``read_header``.
+        NotFinite: NaN or Inf among the values.
+    """
+    heads = read_header(spec, data, FLOAT32, lambda count: encoded_size(spec, count))
+    count = int(heads.sum())
+    values = np.frombuffer(data, "<f4", offset=header_size(count)).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise NotFinite("The update holds NaN or Inf: lower the learning rate or check the data.")
+    split = count * spec.rank**2
+    return Update(heads, values[:split].reshape(count, spec.rank, spec.rank), values[split:])
+
+
+def read_header(spec: AdapterSpec, data: bytes, kind: int, size: Callable[[int], int]) -> NDArray[np.bool_]:
+    """Checks all that stands before the values; returns which heads [layers, heads] are carried.
+
+    Args:
+        spec: of the run.
+        data: the whole update.
+        kind: the value type it must have.
+        size: bytes of an update with so many heads.
+
+    Raises:
         MalformedUpdate: not this format or version, or cut short.
+        WrongFormat: of another value type.
         WrongSpec: made for another adapter spec.
         WrongShape: H or the saved part has other dimensions.
         UnknownHead: a head outside the spec, or heads out of order.
-        NotFinite: NaN or Inf among the values.
     """
     if len(data) < _HEADER.size or data[:4] != MAGIC:
         raise MalformedUpdate("These bytes are no Ravan update: send what the edge client writes.")
-    _, version, kind, digest, rank, count, saved_size = _HEADER.unpack_from(data)
-    if version != VERSION or kind != _FLOAT32:
-        raise MalformedUpdate(
-            f"Update format {version}.{kind} is not known here, only {VERSION}.0: update the software."
-        )
+    _, version, found, digest, rank, count, saved_size = _HEADER.unpack_from(data)
+    if version != VERSION:
+        raise MalformedUpdate(f"Update format {version} is not known here, only {VERSION}: update the software.")
+    if found != kind:
+        raise WrongFormat(f"The update has values of type {found}, this run's have type {kind}: update the software.")
     if digest != bytes.fromhex(spec.digest):
         raise WrongSpec("The update was made for another adapter spec: fetch this run's bundle and train again.")
     if rank != spec.rank or saved_size != spec.saved_size:
@@ -108,12 +141,12 @@ def decode(spec: AdapterSpec, data: bytes) -> Update:
             f"H is {rank} x {rank} with {saved_size} saved values, expected {spec.rank} x {spec.rank} "
             f"with {spec.saved_size}: fetch this run's bundle and train again."
         )
-    if count > spec.s_size or len(data) != encoded_size(spec, count):
+    if count > spec.s_size or len(data) != size(count):
         raise MalformedUpdate(f"The update has {len(data)} bytes, which does not fit its {count} heads: send it again.")
-    return _decode_body(spec, data, count)
+    return _read_heads(spec, data, count)
 
 
-def _decode_body(spec: AdapterSpec, data: bytes, count: int) -> Update:
+def _read_heads(spec: AdapterSpec, data: bytes, count: int) -> NDArray[np.bool_]:
     table = np.frombuffer(data, "<u2", 2 * count, _HEADER.size).reshape(count, 2).astype(np.int64)
     if count and (table >= [len(spec.layers), spec.heads]).any():
         layer, head = table[(table >= [len(spec.layers), spec.heads]).any(axis=1)][0]
@@ -121,14 +154,6 @@ def _decode_body(spec: AdapterSpec, data: bytes, count: int) -> Update:
     position = table[:, 0] * spec.heads + table[:, 1]
     if (np.diff(position) <= 0).any():
         raise UnknownHead("A head stands twice or out of order: send what the edge client writes.")
-    values = np.frombuffer(data, "<f4", offset=_HEADER.size + 4 * count).astype(np.float32)
-    if not np.isfinite(values).all():
-        raise NotFinite("The update holds NaN or Inf: lower the learning rate or check the data.")
     heads = np.zeros(spec.s_size, np.bool_)
     heads[position] = True
-    split = count * spec.rank**2
-    return Update(
-        heads.reshape(len(spec.layers), spec.heads),
-        values[:split].reshape(count, spec.rank, spec.rank),
-        values[split:],
-    )
+    return heads.reshape(len(spec.layers), spec.heads)

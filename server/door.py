@@ -7,6 +7,7 @@ from dataclasses import replace
 from ravan.norms import Norms, check, measure
 from ravan.spec import AdapterSpec
 from ravan.update import decode
+from ravan.wire import WireFormat, unpack
 from server.records import Round, RoundState
 from server.settings import RunOptions
 from server.storage import Storage
@@ -15,14 +16,14 @@ WINDOW = 5
 """Rounds whose updates the next one's are compared with: norms fall with the learning rate."""
 
 
-def admit(storage: Storage, spec: AdapterSpec, current: Round, data: bytes) -> Norms:
+def admit(storage: Storage, spec: AdapterSpec, wire: WireFormat, current: Round, data: bytes) -> Norms:
     """Checks an upload against the adapter spec and the round; returns how far it moved.
 
     Raises:
-        UpdateError: it must not be stored; see ``ravan.update.decode`` and ``ravan.norms.check``.
+        UpdateError: it must not be stored; see ``ravan.wire.unpack`` and ``ravan.norms.check``.
     """
-    update = decode(spec, data)
-    norms = measure(decode(spec, storage.adapters.get(current.base_adapter)), update)
+    base = decode(spec, storage.adapters.get(current.base_adapter))
+    norms = measure(base, unpack(spec, wire, base, data))
     check(norms, current.bound)
     return norms
 

@@ -13,6 +13,7 @@
         ├── TooSlow        an upload that takes longer than allowed
 ├── WrongHash      the bytes do not match their sha256
         ├── Conflict       another update by this device is already counted, or another device has this key
+        ├── UnknownFormat  the run's updates are coded in a way that the device does not know
         ├── WrongState     the run's state does not allow it
         │   the caller is not let in:
         ├── NoCredential, MalformedCredential    unsigned; signed in a form unknown here
@@ -101,6 +102,12 @@ class Conflict(Refusal):
     """Another update by this device is already counted in this round, or another device has this key."""
 
     code = "conflict"
+
+
+class UnknownFormat(Refusal):
+    """The run's updates are coded in a way that the device does not know."""
+
+    code = "unknown-format"
 
 
 class WrongState(Refusal):
@@ -211,6 +218,7 @@ STATUS: dict[type[RavanError], grpc.StatusCode] = {
     TooSlow: grpc.StatusCode.ABORTED,
     WrongHash: grpc.StatusCode.DATA_LOSS,
     Conflict: grpc.StatusCode.ALREADY_EXISTS,
+    UnknownFormat: grpc.StatusCode.FAILED_PRECONDITION,
     WrongState: grpc.StatusCode.FAILED_PRECONDITION,
     NoCredential: grpc.StatusCode.UNAUTHENTICATED,
     MalformedCredential: grpc.StatusCode.UNAUTHENTICATED,
@@ -228,6 +236,8 @@ STATUS: dict[type[RavanError], grpc.StatusCode] = {
     UsedToken: grpc.StatusCode.UNAUTHENTICATED,
     ExpiredToken: grpc.StatusCode.UNAUTHENTICATED,
     errors.MalformedUpdate: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.WrongFormat: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.WrongScale: grpc.StatusCode.INVALID_ARGUMENT,
     errors.WrongSpec: grpc.StatusCode.FAILED_PRECONDITION,
     errors.WrongShape: grpc.StatusCode.INVALID_ARGUMENT,
     errors.UnknownHead: grpc.StatusCode.INVALID_ARGUMENT,

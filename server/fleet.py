@@ -14,9 +14,9 @@ from protos.ravan.v1 import fleet_pb2_grpc as rpc
 from ravan.bundle import Bundle
 from ravan.bundle_files import MANIFEST
 from ravan.errors import BundleError, WrongSpec
-from ravan.rpc.plan import plan_to_proto
+from ravan.rpc.plan import WIRE_FORMATS, plan_to_proto
 from ravan.rpc.transfer import CHUNK, chunks
-from ravan.update import largest_size
+from ravan.wire import WireFormat, largest_upload
 from server.blobs import collect
 from server.coordinator import Coordinator
 from server.door import admit
@@ -29,6 +29,7 @@ from server.errors import (
     RoundClosed,
     TooLarge,
     TooSlow,
+    UnknownFormat,
     WrongBase,
     WrongBundle,
     WrongRound,
@@ -57,8 +58,10 @@ class Fleet(rpc.FleetServicer):
         """A task for a device that has a part in the open round, else when to come back."""
         device = _device(request, self._clock())
         call, state = self._storage.call, self._storage.state
-        await call(state.see_device, device)
         run = await call(state.active_run)
+        if run:
+            _check_format(request.capabilities, run.options.wire)
+        await call(state.see_device, device)
         if run is None:
             ended = await call(state.runs)
             return _wait(NO_RUN_WAIT, pb.WAIT_REASON_RUN_FINISHED if ended else pb.WAIT_REASON_NO_RUN)
@@ -131,13 +134,16 @@ class Fleet(rpc.FleetServicer):
         spec = (await self._coordinator.bundles.of(run)).manifest.adapter
         if not _SHA256.fullmatch(header.sha256):
             raise BadRequest("The header's sha256 is not 64 hexadecimal digits: send the update again.")
-        if header.size > largest_size(spec):
-            raise TooLarge(f"An update of this run has at most {largest_size(spec)} bytes: send what was trained.")
+        largest = largest_upload(spec, run.options.wire)
+        if header.size > largest:
+            raise TooLarge(
+                f"An update of this run has at most {largest} bytes in {run.options.wire}: send what was trained."
+            )
         received = part.received(header.sha256, header.size, report)
         async with self._turn(part):  # a device's uploads come one after the other, so that they share one buffer
             if not await self._is_counted(received):
                 data = await collect(_data(request_iterator), header.sha256, header.size)
-                norms = await asyncio.to_thread(admit, self._storage, spec, current, data)
+                norms = await asyncio.to_thread(admit, self._storage, spec, run.options.wire, current, data)
                 await self._count(received.measured(norms), data)
                 log.info("update received", run=run.run_id, round=current.number, device=part.device_id[:8])
                 self._coordinator.wake()
@@ -250,6 +256,12 @@ def _device(request: pb.CheckInRequest, now: float) -> Device:
     texts = [printable(text) for text in (request.name, c.machine, c.software)]
     memory = min(c.memory_bytes, 2**62)
     return Device(request.device_id, texts[0], now, min(c.cores, 2**20), memory, texts[1], texts[2], c.head_budget)
+
+
+def _check_format(capabilities: pb.Capabilities, wire: WireFormat) -> None:
+    """A device that could not upload must not be selected."""
+    if WIRE_FORMATS[wire] not in (capabilities.wire_formats or [pb.WIRE_FORMAT_FP32]):
+        raise UnknownFormat(f"This run takes updates in {wire}, which this device does not know: update ravan-fl.")
 
 
 def _check_device_id(device_id: str) -> None:

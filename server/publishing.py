@@ -15,6 +15,7 @@ from ravan.runtime.session import Evaluation
 from ravan.server_optimizer import decode_memory, encode_memory
 from ravan.spec import AdapterSpec
 from ravan.update import Update, decode, encode
+from ravan.wire import unpack
 from server.bundles import Bundles
 from server.evaluation import Examiner
 from server.records import Assignment, AssignmentState, Round, RoundState, Run
@@ -67,17 +68,17 @@ class Publisher:
         return decode(spec, self._storage.adapters.get(run.adapter))
 
     def _aggregate(self, run: Run, spec: AdapterSpec, current: Round, parts: Sequence[Assignment]) -> Update:
-        by_examples = run.options.weighting is Weighting.EXAMPLES
+        base, by_examples = self._base(spec, current), run.options.weighting is Weighting.EXAMPLES
         contributions = [
             Contribution(
                 part.device_id,
-                partial(self._load, spec, part.sha256),
+                partial(self._load, run, spec, base, part.sha256),
                 float(max(part.report.examples, 1)) if by_examples else 1.0,
             )
             for part in parts
             if part.state is AssignmentState.RECEIVED and part.sha256
         ]
-        return run.options.rule()(spec, self._base(spec, current), contributions)
+        return run.options.rule()(spec, base, contributions)
 
     def _step(
         self, run: Run, spec: AdapterSpec, current: Round, combined: Update, remembered: str | None
@@ -91,8 +92,8 @@ class Publisher:
     def _base(self, spec: AdapterSpec, current: Round) -> Update:
         return decode(spec, self._storage.adapters.get(current.base_adapter))
 
-    def _load(self, spec: AdapterSpec, sha256: str) -> Update:
-        return decode(spec, self._storage.updates.get(sha256))
+    def _load(self, run: Run, spec: AdapterSpec, base: Update, sha256: str) -> Update:
+        return unpack(spec, run.options.wire, base, self._storage.updates.get(sha256))
 
     def _write_files(self, run: Run, bundle: Bundle, done: Round, adapter: Update, *, best: bool) -> None:
         """Keeps the last and the best adapter as safetensors, before the round counts as published."""

@@ -15,6 +15,7 @@ from ravan.heads import Scoring
 from ravan.inputs import Metric
 from ravan.rpc.plan import OptimizerName, TrainingPlan
 from ravan.rules import RuleName
+from ravan.wire import WireFormat
 from server.aggregation import AggregationOptions
 
 DEFAULT_LISTEN = "127.0.0.1:7071"
@@ -67,6 +68,9 @@ class RunOptions(AggregationOptions):
     clip_norm: float = Field(1.0, ge=0, description="Largest norm of the whole gradient; 0 for no clipping.")
     head_scoring: Scoring = Field(
         Scoring.GRADIENT, description="How weak devices pick heads: random, weight, gradient."
+    )
+    wire: WireFormat = Field(
+        WireFormat.FP32, description="Values of uploads: fp32, or their change in fp16 (half) or int8 (a quarter)."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Of selection, batches and random choices.")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer, models
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
@@ -23,6 +24,8 @@ from tests.families.words import SPECIAL, word_tokenizer
 from tests.images import SHAPES, write_vit
 from tests.seq2seq import teach, write_t5
 
+settings.register_profile("ravan", deadline=None)  # a busy machine is no failure
+settings.load_profile("ravan")
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = ("fruit", "tool", "animal")
 MAX_LENGTH = 16

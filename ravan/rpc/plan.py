@@ -6,6 +6,7 @@ from enum import StrEnum
 from protos.ravan.v1 import fleet_pb2 as pb
 from ravan.errors import SettingsError
 from ravan.heads import Scoring
+from ravan.wire import WireFormat
 
 
 class OptimizerName(StrEnum):
@@ -29,6 +30,7 @@ class TrainingPlan:
         clip_norm: largest norm of the whole gradient, 0 for no clipping.
         head_scoring: how a device with a small budget picks its heads.
         seed: of batches and random choices, mixed with round and device.
+        wire: how the values of the upload are coded.
     """
 
     local_steps: int = 10
@@ -41,6 +43,7 @@ class TrainingPlan:
     clip_norm: float = 1.0
     head_scoring: Scoring = Scoring.GRADIENT
     seed: int = 0
+    wire: WireFormat = WireFormat.FP32
 
 
 _OPTIMIZERS = {OptimizerName.ADAMW: pb.OPTIMIZER_ADAMW, OptimizerName.SGD: pb.OPTIMIZER_SGD}
@@ -48,6 +51,11 @@ _SCORINGS = {
     Scoring.RANDOM: pb.HEAD_SCORING_RANDOM,
     Scoring.WEIGHT: pb.HEAD_SCORING_WEIGHT,
     Scoring.GRADIENT: pb.HEAD_SCORING_GRADIENT,
+}
+WIRE_FORMATS = {
+    WireFormat.FP32: pb.WIRE_FORMAT_FP32,
+    WireFormat.FP16: pb.WIRE_FORMAT_FP16,
+    WireFormat.INT8: pb.WIRE_FORMAT_INT8,
 }
 
 
@@ -64,6 +72,7 @@ def plan_to_proto(plan: TrainingPlan) -> pb.TrainingPlan:
         clip_norm=plan.clip_norm,
         head_scoring=_SCORINGS[plan.head_scoring],
         seed=plan.seed,
+        wire_format=WIRE_FORMATS[plan.wire],
     )
 
 
@@ -71,12 +80,15 @@ def plan_from_proto(message: pb.TrainingPlan) -> TrainingPlan:
     """The plan as it came over the wire.
 
     Raises:
-        SettingsError: an optimizer or scoring this version does not know, or no steps at all.
+        SettingsError: an optimizer, scoring or format this version does not know, or no steps at all.
     """
     optimizers = {value: name for name, value in _OPTIMIZERS.items()}
     scorings = {value: name for name, value in _SCORINGS.items()}
     if message.optimizer not in optimizers or message.head_scoring not in scorings:
         raise SettingsError("The server asks for an optimizer or head scoring unknown here: update ravan-fl.")
+    formats = {value: name for name, value in WIRE_FORMATS.items()} | {pb.WIRE_FORMAT_UNSPECIFIED: WireFormat.FP32}
+    if message.wire_format not in formats:
+        raise SettingsError("The server asks for updates in a format unknown here: update ravan-fl.")
     if not (message.local_steps and message.batch_size):
         raise SettingsError("The server's plan has no steps or empty batches: correct the run's settings.")
     return TrainingPlan(
@@ -90,4 +102,5 @@ def plan_from_proto(message: pb.TrainingPlan) -> TrainingPlan:
         clip_norm=message.clip_norm,
         head_scoring=scorings[message.head_scoring],
         seed=message.seed,
+        wire=formats[message.wire_format],
     )

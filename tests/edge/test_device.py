@@ -5,16 +5,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from edge.device import Device, DeviceOptions
 from edge.errors import Stopped
 from edge.fleet_client import FleetClient
 from edge.home import Home
+from edge.left_out import LeftOut
 from edge.progress import Events
 from edge.workshop import Workshop
 from protos.ravan.v1 import fleet_pb2 as pb
@@ -23,6 +26,8 @@ from ravan.bundle import INITIAL, Bundle
 from ravan.rpc.plan import TrainingPlan, plan_to_proto
 from ravan.rpc.transfer import CODE_KEY, chunks
 from ravan.runtime.session import RuntimeOptions
+from ravan.update import decode
+from ravan.wire import WireFormat, unpack
 from tests.conftest import sentences, write_rows
 
 
@@ -32,7 +37,7 @@ class Scripted(rpc.FleetServicer):
     def __init__(self, bundle: Bundle, plan: TrainingPlan) -> None:
         self.bundle, self.plan = bundle, plan
         self.check_ins: list[float] = []
-        self.uploads = 0
+        self.uploads, self.sent = 0, b""
         self.failures: list[pb.ReportFailureRequest] = []
         self.refuse_check_in: Callable[[Any], None] = lambda context: None
         self.refuse_upload: Callable[[Any], None] = lambda context: None
@@ -56,7 +61,7 @@ class Scripted(rpc.FleetServicer):
             yield pb.FetchAdapterResponse(data=piece)
 
     def UploadUpdate(self, request_iterator: Iterator[pb.UploadUpdateRequest], context: Any) -> pb.UploadUpdateResponse:
-        list(request_iterator)
+        self.sent = b"".join(message.data for message in request_iterator)
         self.uploads += 1
         self.refuse_upload(context)
         self.done = True
@@ -137,6 +142,27 @@ def test_refused_work_is_given_back_and_not_repeated_in_a_tight_loop(scene: Scen
     run_for(device, stop, 3)
     assert fleet.uploads == len(fleet.failures) <= 5
     assert {failure.code for failure in fleet.failures} == {"not-finite"}
+
+
+def test_what_a_coded_upload_leaves_out_is_kept_once_the_server_has_the_rest(scene: Scene, tmp_path: Path) -> None:
+    fleet, device, stop = scene
+    fleet.plan = replace(fleet.plan, wire=WireFormat.INT8)
+    spec, bundle_id = fleet.bundle.manifest.adapter, fleet.bundle.manifest.bundle_id
+    fleet.refuse_upload = refusing(grpc.StatusCode.FAILED_PRECONDITION, "round-closed")
+    run_for(device, stop, 1.5)
+    refused = fleet.sent
+    assert list((tmp_path / "home/devices").glob("*.left-out")) == []
+    stop.clear()
+    fleet.refuse_upload = lambda context: None
+    run_for(device, stop, 20)
+    base = decode(spec, fleet.bundle.path(INITIAL).read_bytes())
+    arrived = unpack(spec, WireFormat.INT8, base, fleet.sent)
+    assert fleet.sent == refused  # the same local run, to the bit, with the same rest
+    (kept,) = (tmp_path / "home/devices").glob("*.left-out")
+    rest = LeftOut(kept, "run", bundle_id).read(spec)
+    assert rest.sH.any()
+    largest = np.abs(arrived.sH - base.sH).max(axis=(1, 2))
+    assert (np.abs(rest.sH).max(axis=(1, 2)) <= largest / 254 * 1.01 + 1e-9).all()
 
 
 def test_a_late_update_is_dropped_without_a_report(scene: Scene) -> None:

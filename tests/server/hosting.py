@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,18 +48,24 @@ class Host:
         while not await self.coordinator.step(await self.coordinator.find_run(self.run.run_id)):
             pass
 
-    async def check_in(self, device: str, head_budget: float = 1.0) -> pb.CheckInResponse:
-        """One device's check-in."""
-        capabilities = pb.Capabilities(cores=2, memory_bytes=1 << 30, machine="x86_64", head_budget=head_budget)
+    async def check_in(self, device: str, head_budget: float = 1.0, formats: Sequence[int] = ()) -> pb.CheckInResponse:
+        """One device's check-in; without formats that of a device that knows fp32 alone."""
+        capabilities = pb.Capabilities(
+            cores=2,
+            memory_bytes=1 << 30,
+            machine="x86_64",
+            head_budget=head_budget,
+            wire_formats=formats,  # type: ignore[arg-type]
+        )
         return await self.fleet.CheckIn(pb.CheckInRequest(device_id=device, name="test", capabilities=capabilities))
 
-    async def tasks(self, devices: list[str]) -> dict[str, pb.Task]:
+    async def tasks(self, devices: list[str], formats: Sequence[int] = ()) -> dict[str, pb.Task]:
         """Opens a round and returns the tasks of the devices that were selected."""
         await self.settle()
         for device in devices:
-            await self.check_in(device)
+            await self.check_in(device, formats=formats)
         await self.settle()
-        answers = {device: await self.check_in(device) for device in devices}
+        answers = {device: await self.check_in(device, formats=formats) for device in devices}
         return {device: answer.task for device, answer in answers.items() if answer.HasField("task")}
 
     def update(self, seed: int) -> Update:

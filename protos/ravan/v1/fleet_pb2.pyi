@@ -1,10 +1,18 @@
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class WireFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WIRE_FORMAT_UNSPECIFIED: _ClassVar[WireFormat]
+    WIRE_FORMAT_FP32: _ClassVar[WireFormat]
+    WIRE_FORMAT_FP16: _ClassVar[WireFormat]
+    WIRE_FORMAT_INT8: _ClassVar[WireFormat]
 
 class WaitReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -26,6 +34,10 @@ class HeadScoring(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     HEAD_SCORING_RANDOM: _ClassVar[HeadScoring]
     HEAD_SCORING_WEIGHT: _ClassVar[HeadScoring]
     HEAD_SCORING_GRADIENT: _ClassVar[HeadScoring]
+WIRE_FORMAT_UNSPECIFIED: WireFormat
+WIRE_FORMAT_FP32: WireFormat
+WIRE_FORMAT_FP16: WireFormat
+WIRE_FORMAT_INT8: WireFormat
 WAIT_REASON_UNSPECIFIED: WaitReason
 WAIT_REASON_NO_RUN: WaitReason
 WAIT_REASON_NOT_SELECTED: WaitReason
@@ -50,18 +62,20 @@ class CheckInRequest(_message.Message):
     def __init__(self, device_id: _Optional[str] = ..., name: _Optional[str] = ..., capabilities: _Optional[_Union[Capabilities, _Mapping]] = ...) -> None: ...
 
 class Capabilities(_message.Message):
-    __slots__ = ("cores", "memory_bytes", "machine", "software", "head_budget")
+    __slots__ = ("cores", "memory_bytes", "machine", "software", "head_budget", "wire_formats")
     CORES_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     MACHINE_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
     HEAD_BUDGET_FIELD_NUMBER: _ClassVar[int]
+    WIRE_FORMATS_FIELD_NUMBER: _ClassVar[int]
     cores: int
     memory_bytes: int
     machine: str
     software: str
     head_budget: float
-    def __init__(self, cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., machine: _Optional[str] = ..., software: _Optional[str] = ..., head_budget: _Optional[float] = ...) -> None: ...
+    wire_formats: _containers.RepeatedScalarFieldContainer[WireFormat]
+    def __init__(self, cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., machine: _Optional[str] = ..., software: _Optional[str] = ..., head_budget: _Optional[float] = ..., wire_formats: _Optional[_Iterable[_Union[WireFormat, str]]] = ...) -> None: ...
 
 class CheckInResponse(_message.Message):
     __slots__ = ("task", "wait")
@@ -108,7 +122,7 @@ class Task(_message.Message):
     def __init__(self, binding: _Optional[_Union[Binding, _Mapping]] = ..., adapter_size: _Optional[int] = ..., plan: _Optional[_Union[TrainingPlan, _Mapping]] = ..., deadline_seconds: _Optional[float] = ...) -> None: ...
 
 class TrainingPlan(_message.Message):
-    __slots__ = ("local_steps", "batch_size", "optimizer", "learning_rate", "saved_learning_rate", "weight_decay", "momentum", "clip_norm", "head_scoring", "seed")
+    __slots__ = ("local_steps", "batch_size", "optimizer", "learning_rate", "saved_learning_rate", "weight_decay", "momentum", "clip_norm", "head_scoring", "seed", "wire_format")
     LOCAL_STEPS_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
@@ -119,6 +133,7 @@ class TrainingPlan(_message.Message):
     CLIP_NORM_FIELD_NUMBER: _ClassVar[int]
     HEAD_SCORING_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    WIRE_FORMAT_FIELD_NUMBER: _ClassVar[int]
     local_steps: int
     batch_size: int
     optimizer: Optimizer
@@ -129,7 +144,8 @@ class TrainingPlan(_message.Message):
     clip_norm: float
     head_scoring: HeadScoring
     seed: int
-    def __init__(self, local_steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., optimizer: _Optional[_Union[Optimizer, str]] = ..., learning_rate: _Optional[float] = ..., saved_learning_rate: _Optional[float] = ..., weight_decay: _Optional[float] = ..., momentum: _Optional[float] = ..., clip_norm: _Optional[float] = ..., head_scoring: _Optional[_Union[HeadScoring, str]] = ..., seed: _Optional[int] = ...) -> None: ...
+    wire_format: WireFormat
+    def __init__(self, local_steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., optimizer: _Optional[_Union[Optimizer, str]] = ..., learning_rate: _Optional[float] = ..., saved_learning_rate: _Optional[float] = ..., weight_decay: _Optional[float] = ..., momentum: _Optional[float] = ..., clip_norm: _Optional[float] = ..., head_scoring: _Optional[_Union[HeadScoring, str]] = ..., seed: _Optional[int] = ..., wire_format: _Optional[_Union[WireFormat, str]] = ...) -> None: ...
 
 class FetchBundleRequest(_message.Message):
     __slots__ = ("device_id", "bundle_id", "file", "offset")
