@@ -24,6 +24,7 @@ from server.control import Control
 from server.coordinator import Coordinator
 from server.enrollment import Enrollment
 from server.fleet import Fleet
+from server.folder_storage import FolderStorage
 from server.gate import Gate
 from server.replays import Replays
 from server.settings import ServeSettings
@@ -69,8 +70,8 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Serving]:
         SettingsError: ``insecure`` on an address that other machines reach.
         EnvironmentProblem: the state folder, the certificate or an address can't be used.
     """
-    credentials, operator = _credentials(settings), control_address(settings.state, settings.control)
-    storage = Storage(settings.state)
+    credentials, operator = _credentials(settings), control_address(settings.place.folder, settings.control)
+    storage = open_storage(settings)
     try:
         refused: Counter[str] = Counter()
         coordinator = Coordinator(storage, RuntimeOptions(threads=settings.threads))
@@ -98,7 +99,7 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Serving]:
 def _credentials(settings: ServeSettings) -> grpc.ServerCredentials | None:
     """The certificate for devices; None for an insecure server, which nobody but this machine reaches."""
     if not settings.insecure:
-        return server_credentials(Tls.of(settings.state))
+        return server_credentials(Tls.of(settings.place.folder))
     if not is_local(settings.listen):
         raise SettingsError(
             f"--insecure: other machines reach {settings.listen}: listen on loopback, or run ravan-server init for TLS."
@@ -142,7 +143,7 @@ async def serve(settings: ServeSettings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with serving(settings) as server:
-        log.info("serving", listen=settings.listen, port=server.port, state=str(settings.state))
+        log.info("serving", listen=settings.listen, port=server.port, state=str(settings.place))
         moving = asyncio.create_task(server.coordinator.serve(until_finished=settings.until_finished))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({moving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -154,12 +155,26 @@ async def serve(settings: ServeSettings) -> None:
             await moving
 
 
-def control_address(state: Path, control: str) -> ControlAddress:
+def open_storage(settings: ServeSettings) -> Storage:
+    """Everything the server keeps.
+
+    Raises:
+        EnvironmentProblem: the folder or the database can't be used, or another server uses the folder.
+    """
+    place = settings.place
+    if not place.database:
+        return FolderStorage(place.folder)
+    from server.shared_storage import SharedStorage  # needs the package for PostgreSQL
+
+    return SharedStorage(place.database, place.folder, settings.lease)
+
+
+def control_address(folder: Path, control: str) -> ControlAddress:
     """Where the Control service listens: as set, or a socket that only this user can reach."""
-    tls = Tls.of(state)
+    tls = Tls.of(folder)
     if control:
         return ControlAddress(control, tls)
-    path = (state / "control.sock").resolve()
+    path = (folder / "control.sock").resolve()
     if len(str(path)) > LONGEST_SOCKET:
         raise EnvironmentProblem(
             f"{path} is too long for a socket: set --control to a shorter one, such as unix:/run/user/1000/ravan.sock."
