@@ -15,6 +15,7 @@ from ravan.rpc.refusal import code_of, sentence_of, status_of
 from ravan.rpc.signing import Signing, signed_channel
 from ravan.rpc.transfer import CONTROL_OPTIONS
 from server.place import Place
+from server.postgres import open_engine
 from server.report import report_devices, report_run
 from server.serving import ControlAddress
 from server.sql_state import DATABASE, SqlState, open_sqlite
@@ -109,11 +110,7 @@ def overview(address: ControlAddress, place: Place) -> tuple[list[pb.Run], list[
 
 
 def _stored(place: Place) -> SqlState:
-    if not place.database:
-        return open_sqlite(place.folder)
-    from server.shared_storage import open_engine
-
-    return SqlState(open_engine(place.database))
+    return SqlState(open_engine(place.database)) if place.database else open_sqlite(place.folder)
 
 
 def _explain(error: grpc.RpcError, address: ControlAddress) -> RavanError:

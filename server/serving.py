@@ -26,6 +26,7 @@ from server.enrollment import Enrollment
 from server.fleet import Fleet
 from server.folder_storage import FolderStorage
 from server.gate import Gate
+from server.postgres import check_driver
 from server.replays import Replays
 from server.settings import ServeSettings
 from server.storage import Storage
@@ -33,6 +34,7 @@ from server.tls import Tls, server_credentials
 
 log = structlog.get_logger()
 GRACE_SECONDS = 2.0
+REFUSED_SECONDS = 2.0
 NOT_SHARED = ("grpc.so_reuseport", 0)  # a port in use is an error
 MOST_CALLS = 10_000  # at once; more are refused at once, and devices try again
 LONGEST_SOCKET = 100  # bytes; the system's limit for a Unix socket's path is 108
@@ -87,13 +89,25 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Serving]:
         await checks.set("", health_pb2.HealthCheckResponse.SERVING)
         await devices.start()
         await operators.start()
+        adding_up = asyncio.create_task(_add_up(storage, refused))
         try:
             yield Serving(coordinator, port, control_port, refused)
         finally:
+            adding_up.cancel()
             await checks.enter_graceful_shutdown()
             await asyncio.gather(devices.stop(GRACE_SECONDS), operators.stop(GRACE_SECONDS))
     finally:
         storage.close()
+
+
+async def _add_up(storage: Storage, refused: Counter[str]) -> None:
+    """Lets the servers that share the state know from time to time what this one refused."""
+    while True:
+        await asyncio.sleep(REFUSED_SECONDS)
+        try:
+            await storage.refusals(refused)
+        except EnvironmentProblem as error:
+            log.warning("database away", reason=str(error))
 
 
 def _credentials(settings: ServeSettings) -> grpc.ServerCredentials | None:
@@ -164,7 +178,8 @@ def open_storage(settings: ServeSettings) -> Storage:
     place = settings.place
     if not place.database:
         return FolderStorage(place.folder)
-    from server.shared_storage import SharedStorage  # needs the package for PostgreSQL
+    check_driver()
+    from server.shared_storage import SharedStorage
 
     return SharedStorage(place.database, place.folder, settings.lease)
 

@@ -2,27 +2,26 @@
 
 import asyncio
 import contextlib
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-import structlog
-from sqlalchemy import BigInteger, Column, Connection, Engine, String, Table, create_engine, make_url, select, text
+from sqlalchemy import BigInteger, Column, Connection, Engine, String, Table, select
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import SQLAlchemyError
 
-from ravan.errors import EnvironmentProblem, SettingsError
+from ravan.errors import EnvironmentProblem
 from ravan.files import lock_folder
+from server.postgres import open_engine
 from server.records import Assignment
 from server.shelf import SharedShelf
 from server.sql_blobs import SqlBlobs, shared
-from server.sql_database import SqlDatabase, first_line
+from server.sql_database import SqlDatabase
 from server.sql_peers import SqlPeers
 from server.sql_state import SqlState
 from server.sql_tables import create_tables
 from server.storage import Storage
 
-log = structlog.get_logger()
 CALLS = 4
 """Threads for the state: as many commits wait for the disk together."""
 
@@ -104,11 +103,12 @@ class _Refusals(SqlDatabase):
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._added: Counter[str] = Counter()
+        self._lock = threading.Lock()
 
     def add(self, counted: Mapping[str, int]) -> dict[str, int]:
         """Adds what this server counted since it was last asked; returns the sums."""
-        fresh = Counter(counted) - self._added
-        with self.transaction() as db:
+        with self._lock, self.transaction() as db:
+            fresh = Counter(counted) - self._added
             for code, count in sorted(fresh.items()):
                 self._add(db, code, count)
             sums = {code: int(count) for code, count in db.execute(select(refusals.c.code, refusals.c.count))}
@@ -119,43 +119,3 @@ class _Refusals(SqlDatabase):
         new = postgresql.insert(refusals).values(code=code, count=count)
         total = refusals.c.count + new.excluded.count
         db.execute(new.on_conflict_do_update(index_elements=[refusals.c.code], set_={"count": total}))
-
-
-def open_engine(url: str, patience: float = 5.0) -> Engine:
-    """The database's engine; a server that stops in the middle of a transaction holds up the others for ``patience``.
-
-    Raises:
-        SettingsError: the package for it is missing, or this is no URL.
-        EnvironmentProblem: the database does not answer, or answers before data is on its disk.
-    """
-    try:
-        import psycopg  # noqa: F401
-    except ImportError:
-        raise SettingsError("A PostgreSQL state needs another package: pip install 'ravan-fl[postgresql]'.") from None
-    milliseconds = max(round(patience * 1000), 1000)
-    try:
-        parsed = make_url(url).set(drivername="postgresql+psycopg")
-        options = f"-c idle_in_transaction_session_timeout={milliseconds} -c lock_timeout=30000"
-        engine = create_engine(
-            parsed,
-            pool_size=8,
-            max_overflow=24,
-            pool_pre_ping=True,
-            connect_args={"connect_timeout": 10, "options": options, "keepalives_idle": 10, "keepalives_interval": 5},
-        )
-        with engine.connect() as db:
-            careless = [name for name in ("fsync", "synchronous_commit") if _setting(db, name) == "off"]
-    except SQLAlchemyError as error:
-        reason = first_line(getattr(error, "orig", None) or error)
-        raise EnvironmentProblem(
-            f"The database of --state can't be used ({reason}): start it or set another."
-        ) from error
-    if careless:
-        raise EnvironmentProblem(
-            f"The database has {careless[0]} off, so that it forgets what it promised when it falls: switch it on."
-        )
-    return engine
-
-
-def _setting(db: Connection, name: str) -> str:
-    return str(db.execute(text(f"SHOW {name}")).scalar_one())

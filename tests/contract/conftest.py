@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from server.postgres import open_engine
 from server.records import Device, Round, RoundState, Run, RunState
 from server.settings import RunOptions
-from server.shared_storage import open_engine
 from server.sql_state import SqlState, open_sqlite
 from server.state import State
 
