@@ -16,7 +16,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt demo/requirements.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip==$(PIP_VERSION)
 	@echo "installing PyTorch, ONNX and the tools (a few minutes)"
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[demo]' --group dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[demo,postgresql]' --group dev
 	$(BIN)/python -m pip install --quiet --no-deps -r demo/requirements.txt
 	@touch $@
 

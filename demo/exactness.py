@@ -13,13 +13,13 @@ from ravan.spec import AdapterSpec
 from ravan.update import Update, decode
 from ravan.weights import weight_change
 from ravan.wire import unpack
+from server.folder_storage import FolderStorage
 from server.records import AssignmentState, RoundState
-from server.storage import Storage
 
 
 def last_round(state_folder: Path, spec: AdapterSpec) -> tuple[Update, Update, list[Update]]:
     """The last published round of a stopped server: base adapter, published adapter, received updates."""
-    storage = Storage(state_folder)
+    storage = FolderStorage(state_folder)
     try:
         run = storage.state.runs()[0]
         last = [r for r in storage.state.rounds(run.run_id) if r.state is RoundState.PUBLISHED][-1]

@@ -1,15 +1,47 @@
-"""Updates and adapters on disk, each under the sha256 of its bytes, durable before it has a name."""
+"""Updates, adapters and other bytes by their sha256: what every store of them does, and the one in a folder."""
 
 import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Protocol
 
 from ravan.files import sync_folder, write_atomically
 from server.errors import NotFound, TooLarge, WrongHash
 
 
-class Blobs:
-    """A folder of content-addressed files.
+class Blobs(Protocol):
+    """Content-addressed bytes, durable once they are put; one contract test suite holds for every implementation."""
+
+    def put(self, data: bytes) -> str:
+        """Stores bytes and returns their sha256."""
+        ...
+
+    def get(self, sha256: str) -> bytes:
+        """The bytes of a blob.
+
+        Raises:
+            NotFound: there is no such blob.
+        """
+        ...
+
+    def size(self, sha256: str) -> int:
+        """How many bytes a blob has.
+
+        Raises:
+            NotFound: there is no such blob.
+        """
+        ...
+
+    def names(self) -> list[str]:
+        """The sha256 of every blob."""
+        ...
+
+    def drop(self, sha256: str) -> None:
+        """Removes a blob if it is there."""
+
+
+class FileBlobs:
+    """``Blobs`` as files of one folder.
 
     A blob that is there is whole: it is written under another name, synced, and renamed.
     """
@@ -25,7 +57,7 @@ class Blobs:
         return self._folder / sha256[:2] / sha256
 
     def put(self, data: bytes) -> str:
-        """Stores bytes and returns their sha256."""
+        """See ``Blobs``."""
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.path(sha256)
         path.parent.mkdir(exist_ok=True)
@@ -34,23 +66,31 @@ class Blobs:
         return sha256
 
     def get(self, sha256: str) -> bytes:
-        """The bytes of a blob.
-
-        Raises:
-            NotFound: there is no such blob.
-        """
+        """See ``Blobs``."""
         try:
             return self.path(sha256).read_bytes()
         except FileNotFoundError:
-            raise NotFound(f"Blob {sha256} is not stored any more: it was dropped after its round.") from None
+            raise missing(sha256) from None
+
+    def size(self, sha256: str) -> int:
+        """See ``Blobs``."""
+        try:
+            return self.path(sha256).stat().st_size
+        except FileNotFoundError:
+            raise missing(sha256) from None
 
     def names(self) -> list[str]:
-        """The sha256 of every blob."""
+        """See ``Blobs``."""
         return [path.name for path in self._folder.glob("??/*") if not path.name.startswith(".")]
 
     def drop(self, sha256: str) -> None:
-        """Removes a blob if it is there."""
+        """See ``Blobs``."""
         self.path(sha256).unlink(missing_ok=True)
+
+
+def missing(sha256: str) -> NotFound:
+    """The refusal for a blob that is not there."""
+    return NotFound(f"Blob {sha256} is not stored any more: it was dropped after its round.")
 
 
 async def collect(parts: AsyncIterator[bytes], sha256: str, size: int) -> bytes:

@@ -17,9 +17,10 @@ from ravan.cli.logs import Repeats, configure_logs
 from ravan.cli.output import Format
 from ravan.cli.settings import command
 from server import client
+from server.place import DEFAULT_STATE, Place
 from server.serving import control_address
 from server.serving import serve as serve_until_stopped
-from server.settings import DEFAULT_STATE, CreateSettings, ServeSettings
+from server.settings import CreateSettings, ServeSettings
 from server.tables import device_table, refused_line, run_table
 from server.tls import Tls
 
@@ -28,7 +29,9 @@ devices_app = typer.Typer(help="Say which devices may take part.", no_args_is_he
 app.add_typer(devices_app, name="devices")
 console = Console(highlight=False)
 
-StateOption = Annotated[Path, typer.Option(help="The server's state folder.", envvar="RAVAN_SERVER_STATE")]
+StateOption = Annotated[
+    str, typer.Option(help="The server's state, or its folder beside a database.", envvar="RAVAN_SERVER_STATE")
+]
 ControlOption = Annotated[str, typer.Option(help="The server's control address.", envvar="RAVAN_SERVER_CONTROL")]
 RunOption = Annotated[str, typer.Option("--run", help="A run's id; the newest by default.")]
 
@@ -47,7 +50,8 @@ def init(
     """Make a certificate authority, the server's certificate and the operator's key."""
     from server.certificates import initialize
 
-    hosts, tls = host or [socket.getfqdn()], Tls.of(state)
+    hosts, folder = host or [socket.getfqdn()], Place.of(state).folder
+    tls = Tls.of(folder)
     initialize(tls, hosts, renew=renew)
     console.print(f"{tls.folder}: certificate for {', '.join(hosts)} and for this machine itself", soft_wrap=True)
     if renew:
@@ -76,13 +80,13 @@ def create(settings: CreateSettings) -> None:
     """Start a run on a running server."""
     given = settings.model_dump(mode="json", exclude_none=True, exclude={"state", "control"})
     given |= {name: str(Path(given[name]).resolve()) for name in ("bundle", "evaluation") if name in given}
-    _print_run(client.create_run(control_address(settings.state, settings.control), given))
+    _print_run(client.create_run(control_address(Place.of(settings.state).folder, settings.control), given))
 
 
 @app.command()
 def status(state: StateOption = DEFAULT_STATE, control: ControlOption = "", output: FormatOption = Format.TEXT) -> None:
     """Show runs, rounds and devices."""
-    runs, devices, live = client.overview(control_address(state, control), state)
+    runs, devices, live = client.overview(control_address(Place.of(state).folder, control), Place.of(state))
     if output is Format.JSON:
         print(json.dumps({"serving": live, "runs": _plain(runs), "devices": _plain(devices)}, indent=2))
         return
@@ -101,7 +105,7 @@ def watch(
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Show a run as it goes, until it ends; as JSON, one line per change."""
-    messages = client.watch(control_address(state, control), run_id)
+    messages = client.watch(control_address(Place.of(state).folder, control), run_id)
     if output is Format.JSON:
         for message in messages:
             print(json.dumps(_plain([message])[0]), flush=True)
@@ -114,19 +118,19 @@ def watch(
 @app.command()
 def pause(run_id: RunOption = "", state: StateOption = DEFAULT_STATE, control: ControlOption = "") -> None:
     """Let no new step begin until the run is resumed."""
-    _print_run(client.set_state(control_address(state, control), run_id, pb.RUN_STATE_PAUSED))
+    _print_run(client.set_state(control_address(Place.of(state).folder, control), run_id, pb.RUN_STATE_PAUSED))
 
 
 @app.command()
 def resume(run_id: RunOption = "", state: StateOption = DEFAULT_STATE, control: ControlOption = "") -> None:
     """Go on with a paused run."""
-    _print_run(client.set_state(control_address(state, control), run_id, pb.RUN_STATE_ACTIVE))
+    _print_run(client.set_state(control_address(Place.of(state).folder, control), run_id, pb.RUN_STATE_ACTIVE))
 
 
 @app.command()
 def stop(run_id: RunOption = "", state: StateOption = DEFAULT_STATE, control: ControlOption = "") -> None:
     """End a run for good; its adapters stay."""
-    _print_run(client.set_state(control_address(state, control), run_id, pb.RUN_STATE_STOPPED))
+    _print_run(client.set_state(control_address(Place.of(state).folder, control), run_id, pb.RUN_STATE_STOPPED))
 
 
 @app.command()
@@ -140,7 +144,9 @@ def export(
     """Save the run's best (or last) adapter, for ravan-export merge."""
     from ravan.files import write_atomically
 
-    write_atomically(out, client.export_adapter(control_address(state, control), run_id, best=not last))
+    write_atomically(
+        out, client.export_adapter(control_address(Place.of(state).folder, control), run_id, best=not last)
+    )
     console.print(str(out))
 
 
@@ -149,7 +155,7 @@ def list_devices(
     state: StateOption = DEFAULT_STATE, control: ControlOption = "", output: FormatOption = Format.TEXT
 ) -> None:
     """Show devices, and how often which calls were refused."""
-    known = client.devices(control_address(state, control))
+    known = client.devices(control_address(Place.of(state).folder, control))
     if output is Format.JSON:
         print(json.dumps({"devices": _plain(list(known.devices)), "refused": dict(known.refused)}, indent=2))
         return
@@ -165,7 +171,7 @@ def token(
     control: ControlOption = "",
 ) -> None:
     """Print one-time tokens for ravan-edge enroll, one a line."""
-    for made in client.create_tokens(control_address(state, control), count, hours * 3600).tokens:
+    for made in client.create_tokens(control_address(Place.of(state).folder, control), count, hours * 3600).tokens:
         print(made)
 
 
@@ -176,7 +182,7 @@ def revoke(
     control: ControlOption = "",
 ) -> None:
     """Let a device in no more, from its next call on."""
-    revoked = client.revoke_device(control_address(state, control), device)
+    revoked = client.revoke_device(control_address(Place.of(state).folder, control), device)
     console.print(f"revoked {revoked.device_id} {revoked.name}", markup=False, soft_wrap=True)
 
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,9 +14,11 @@ from ravan.rpc.address import tls_problem
 from ravan.rpc.refusal import code_of, sentence_of, status_of
 from ravan.rpc.signing import Signing, signed_channel
 from ravan.rpc.transfer import CONTROL_OPTIONS
+from server.place import Place
+from server.postgres import open_engine
 from server.report import report_devices, report_run
 from server.serving import ControlAddress
-from server.sql_state import DATABASE, open_sqlite
+from server.sql_state import DATABASE, SqlState, open_sqlite
 
 CALL_SECONDS = 60.0
 CREATE_SECONDS = 900.0  # a large bundle is hashed and its held-out examples are read
@@ -91,21 +92,25 @@ def revoke_device(address: ControlAddress, device_id: str) -> pb.RevokeDeviceRes
         return stub.RevokeDevice(pb.RevokeDeviceRequest(device_id=device_id), timeout=CALL_SECONDS)
 
 
-def overview(address: ControlAddress, state: Path) -> tuple[list[pb.Run], list[pb.Device], bool]:
-    """Runs, devices, and whether a server is running; of one that is not, read from its state folder."""
+def overview(address: ControlAddress, place: Place) -> tuple[list[pb.Run], list[pb.Device], bool]:
+    """Runs, devices, and whether a server is running; of one that is not, read from its state."""
     try:
         with control(address) as stub:
             runs = stub.ListRuns(pb.ListRunsRequest(), timeout=CALL_SECONDS).runs
             devices = stub.ListDevices(pb.ListDevicesRequest(), timeout=CALL_SECONDS).devices
             return list(runs), list(devices), True
     except Unreachable:
-        if not (state / DATABASE).is_file():
+        if not place.database and not (place.folder / DATABASE).is_file():
             raise
-    stored = open_sqlite(state)
+    stored = _stored(place)
     try:
         return [report_run(stored, run) for run in stored.runs()], report_devices(stored), False
     finally:
         stored.close()
+
+
+def _stored(place: Place) -> SqlState:
+    return SqlState(open_engine(place.database)) if place.database else open_sqlite(place.folder)
 
 
 def _explain(error: grpc.RpcError, address: ControlAddress) -> RavanError:

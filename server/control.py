@@ -1,6 +1,5 @@
 """The Control service: what the operator calls."""
 
-import asyncio
 import json
 import secrets
 import time
@@ -87,7 +86,8 @@ class Control(rpc.ControlServicer):
     async def ListDevices(self, request: pb.ListDevicesRequest, context: Context) -> pb.ListDevicesResponse:
         """All devices, most recently seen first."""
         devices = await self._storage.call(report_devices, self._storage.state)
-        return pb.ListDevicesResponse(devices=devices, refused=self._refused)
+        refused = await self._storage.refusals(self._refused)
+        return pb.ListDevicesResponse(devices=devices, refused=refused)
 
     @guarded
     async def CreateTokens(self, request: pb.CreateTokensRequest, context: Context) -> pb.CreateTokensResponse:
@@ -122,11 +122,7 @@ class Control(rpc.ControlServicer):
     ) -> AsyncIterator[pb.ExportAdapterResponse]:
         """The best or last adapter as a safetensors file."""
         run = await self._coordinator.find_run(request.run_id)
-        path = self._storage.adapter_path(run.run_id, best=request.best)
-        try:
-            data = await asyncio.to_thread(path.read_bytes)
-        except FileNotFoundError:
-            raise NotFound(f"Run {run.run_id} has not published such an adapter yet: wait for a round.") from None
+        data = await self._coordinator.exports.read(run, best=request.best)
         for piece in chunks(data):
             yield pb.ExportAdapterResponse(data=piece)
 

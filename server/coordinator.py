@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import numpy as np
 import structlog
@@ -19,6 +19,8 @@ from server.bundles import Bundles
 from server.door import with_bounds
 from server.errors import NotFound, WrongState
 from server.evaluation import Examiner
+from server.exports import Exports
+from server.peers import Term, leading
 from server.publishing import Publisher
 from server.records import Assignment, AssignmentState, Round, RoundState, Run, RunState
 from server.rounds import Facts, Step, devices_needed, next_step, selection_size
@@ -33,19 +35,23 @@ SAY_SECONDS = 60.0
 
 
 class Coordinator:
-    """Runs the active run's rounds; the only writer of rounds.
+    """Runs the active run's rounds; the only writer of rounds, while its server leads.
 
-    Every step reads the state afresh and ends in one transaction, so that a server killed anywhere and started again
-    goes on with the same step.
+    Every step reads the state afresh and ends in one transaction, so that a server killed anywhere and started again,
+    or another one, goes on with the same step.
     """
 
     def __init__(
         self, storage: Storage, runtime: RuntimeOptions | None = None, clock: Callable[[], float] = time.time
     ) -> None:
-        self.bundles = Bundles()
+        self.bundles = Bundles(storage.shelf)
+        self.exports = Exports(storage, self.bundles)
         self._storage = storage
+        self._term: Term | None = None
+        self._called = False
+        self._ended_after: float | None = None
         self._examiner = Examiner(self.bundles, runtime or RuntimeOptions())
-        self._publisher = Publisher(storage, self.bundles, self._examiner)
+        self._publisher = Publisher(storage, self.bundles, self._examiner, self.exports)
         self._clock = clock
         self._said = 0.0
         self._wake = asyncio.Event()
@@ -61,7 +67,7 @@ class Coordinator:
         """
         if await self._storage.call(self._storage.state.active_run):
             raise WrongState("Another run is active: let it finish or stop it first.")
-        bundle = await self.bundles.open(settings.bundle)
+        bundle = await self.bundles.take(settings.bundle)
         initial = bundle.path(INITIAL).read_bytes()
         decode(bundle.manifest.adapter, initial)
         run = Run(
@@ -71,7 +77,7 @@ class Coordinator:
             bundle_folder=str(bundle.folder),
             model=bundle.manifest.model,
             trainable_parameters=bundle.manifest.adapter.size,
-            evaluation_file=str(settings.evaluation.resolve()) if settings.evaluation else None,
+            evaluation_file=await self.bundles.take_examples(settings.evaluation) if settings.evaluation else None,
             options=_with_metric(settings.options, bundle),
             adapter=await asyncio.to_thread(self._storage.adapters.put, initial),
             created_at=self._clock(),
@@ -83,7 +89,8 @@ class Coordinator:
         return run
 
     def wake(self) -> None:
-        """Says that something happened that may allow the next step."""
+        """Says that something happened that may allow the next step, here or on the server that leads."""
+        self._called = True
         self._wake.set()
 
     async def changed(self, timeout: float) -> None:
@@ -93,39 +100,57 @@ class Coordinator:
                 await asyncio.wait_for(self._changed.wait(), timeout)
 
     async def serve(self, *, until_finished: bool = False) -> None:
-        """Takes steps until cancelled, or until a run that was active has ended."""
-        await self._resume()
-        ended_after: float | None = None
-        while True:
-            self._wake.clear()
-            run = await self._storage.call(self._storage.state.active_run)
-            if run is None and ended_after is not None and until_finished:
-                await asyncio.sleep(ended_after)  # so that every device hears that the run has finished
-                if await self._storage.call(self._storage.state.active_run) is None:
-                    return
-            ended_after = 2 * run.options.poll_max + 1 if run else ended_after
-            pause = IDLE_SECONDS if run is None else await self._step_or_explain(run)
-            async with self._changed:
-                self._changed.notify_all()
-            if pause:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), pause)
-
-    async def _step_or_explain(self, run: Run) -> float:
-        """A step that fails for a reason outside the program is logged and tried again."""
+        """Takes steps while this server leads, until cancelled, or until a run that was active has ended."""
+        keeping = asyncio.create_task(self._storage.peers.keep(self._wake.set))
         try:
-            return await self.step(run)
+            while not (await self._explained(self._turn()) and until_finished):
+                pass
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+
+    async def _turn(self) -> bool:
+        """Takes the next step if this server leads, and waits; whether a run that was active has ended for good."""
+        call, active_run = self._storage.call, self._storage.state.active_run
+        self._wake.clear()
+        await self._note_term()
+        run = await call(active_run)
+        if run is None and self._ended_after is not None:
+            ended_after, self._ended_after = self._ended_after, None
+            await asyncio.sleep(ended_after)  # so that every device hears that the run has finished
+            return await call(active_run) is None
+        self._ended_after = 2 * run.options.poll_max + 1 if run else None
+        pause = await self.step(run) if run and self._term else IDLE_SECONDS
+        await self._tell(stepped=not pause)
+        if pause:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), pause)
+        return False
+
+    async def _tell(self, *, stepped: bool) -> None:
+        """Lets those who watch look again, here and on the other servers."""
+        async with self._changed:
+            self._changed.notify_all()
+        if stepped or self._called:
+            self._called = False
+            await self._storage.peers.ring()
+
+    async def _explained(self, turn: Awaitable[bool]) -> bool:
+        """A turn that fails for a reason outside the program is logged, and taken again."""
+        try:
+            return await turn
         except RavanError as error:
-            log.error("step failed", run=run.run_id, reason=str(error))
+            log.error("step failed", code=error.code, reason=str(error))
         except OSError as error:
-            log.error("step failed", run=run.run_id, reason=str(explain_os_error(error)))
+            log.error("step failed", reason=str(explain_os_error(error)))
         except Exception:  # a defect of ours must not take the devices' calls down with it
-            log.exception("step failed", run=run.run_id)
-        return RETRY_SECONDS
+            log.exception("step failed")
+        await asyncio.sleep(RETRY_SECONDS)
+        return False
 
     async def step(self, run: Run) -> float:
         """Takes the run's next step; returns how long to wait before the one after, at most, in seconds."""
-        call, state = self._storage.call, self._storage.state
+        call, state = self._storage.call, leading(self._storage.peers)
         if run.state is not RunState.ACTIVE:
             return IDLE_SECONDS
         if run.initial is None and run.evaluation_file:
@@ -158,13 +183,13 @@ class Coordinator:
         rounds = await self._storage.call(self._storage.state.rounds, run.run_id)
         opened = Round(run.run_id, number, RoundState.SELECTING, run.adapter, self._clock())
         bounded = await with_bounds(self._storage, run.options, opened, rounds)
-        await self._storage.call(self._storage.state.open_round, bounded)
+        await self._storage.call(leading(self._storage.peers).open_round, bounded)
 
     async def _evaluate_initial(self, run: Run) -> None:
         spec = (await self.bundles.of(run)).manifest.adapter
         evaluation = await self._examiner.evaluate(run, self._publisher.adapter(run, spec))
         if evaluation:
-            await self._storage.call(self._storage.state.record_initial, run.run_id, evaluation)
+            await self._storage.call(leading(self._storage.peers).record_initial, run.run_id, evaluation)
             figures = {name: round(value, 4) for name, value in evaluation.figures.items()}
             log.info("evaluated before the first round", run=run.run_id, **figures)
 
@@ -198,12 +223,12 @@ class Coordinator:
         size = min(selection_size(run.options), len(present))
         chosen = sorted(str(d) for d in generator.choice(present, size, replace=False))
         deadline = self._clock() + run.options.deadline
-        await self._storage.call(self._storage.state.select, run.run_id, number, chosen, deadline)
+        await self._storage.call(leading(self._storage.peers).select, run.run_id, number, chosen, deadline)
         log.info("devices selected", run=run.run_id, round=number, selected=size, present=len(present))
 
     async def _abandon(self, run: Run, number: int, facts: Facts) -> None:
         """Ends a round without a result; a run that only does that is paused for the operator to look at."""
-        call, state = self._storage.call, self._storage.state
+        call, state = self._storage.call, leading(self._storage.peers)
         await call(state.abandon, run.run_id, number, self._clock())
         log.warning("round abandoned", run=run.run_id, round=number, received=facts.received, failed=facts.failed)
         last = [r.state for r in await call(state.rounds, run.run_id)]
@@ -220,13 +245,16 @@ class Coordinator:
                 "waiting for devices", run=run.run_id, present=len(facts.present), needed=devices_needed(run.options)
             )
 
-    async def _resume(self) -> None:
-        """After a restart, a collecting round gets its whole time again."""
-        call, state = self._storage.call, self._storage.state
-        run = await call(state.active_run)
-        if run:
+    async def _note_term(self) -> None:
+        """A server that begins to lead goes on with the run; its round gets time again if nobody was there before."""
+        if self._storage.peers.term is self._term:
+            return
+        self._term = self._storage.peers.term
+        run = await self._storage.call(self._storage.state.active_run)
+        if run and self._term:
             log.info("run resumed", run=run.run_id, state=str(run.state))
-            await self._give_time(run)
+            if self._term.was_vacant:
+                await self._give_time(run)
 
     async def _give_time(self, run: Run) -> None:
         """A collecting round gets its whole time again: for a while its clients could not upload."""

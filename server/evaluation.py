@@ -55,7 +55,8 @@ class Examiner:
             return None
         if self._loaded is None or self._loaded[0] != run.run_id:
             self._loaded = None
-            bundle, path = await self._bundles.of(run), Path(run.evaluation_file)
+            bundle, path = await self._bundles.of(run), await self._bundles.examples_of(run)
+            assert path is not None
             loaded = await asyncio.to_thread(HeldOut, bundle, path, run.options.evaluation_batch, self._runtime)
             self._loaded = run.run_id, loaded
         return self._loaded[1]

@@ -25,7 +25,6 @@ from server.errors import (
     Conflict,
     NotFound,
     NotSelected,
-    Refusal,
     RoundClosed,
     TooLarge,
     TooSlow,
@@ -144,7 +143,7 @@ class Fleet(rpc.FleetServicer):
             if not await self._is_counted(received):
                 data = await collect(_data(request_iterator), header.sha256, header.size)
                 norms = await asyncio.to_thread(admit, self._storage, spec, run.options.wire, current, data)
-                await self._count(received.measured(norms), data)
+                await self._storage.keep_update(received.measured(norms), data)
                 log.info("update received", run=run.run_id, round=current.number, device=part.device_id[:8])
                 self._coordinator.wake()
         return pb.UploadUpdateResponse(receipt=part.receipt)
@@ -176,19 +175,6 @@ class Fleet(rpc.FleetServicer):
             raise RoundClosed(f"Round {received.round} is closed: drop the update and check in.")
         return False
 
-    async def _count(self, received: Assignment, data: bytes) -> None:
-        """Stores the bytes, then the row; if the row is refused the bytes go again, unless another part has them."""
-        call, state, updates, sha256 = self._storage.call, self._storage.state, self._storage.updates, received.sha256
-        assert sha256 is not None
-        async with self._storage.hold(sha256):
-            await asyncio.to_thread(updates.put, data)
-            try:
-                await call(state.receive, received)
-            except Refusal:
-                if not await call(state.names_update, sha256):
-                    updates.drop(sha256)
-                raise
-
     @guarded
     async def ReportFailure(self, request: pb.ReportFailureRequest, context: Context) -> pb.ReportFailureResponse:
         """Takes a device's part back, so that the round can close without it."""
@@ -210,7 +196,7 @@ class Fleet(rpc.FleetServicer):
         )
         return pb.Task(
             binding=binding,
-            adapter_size=self._storage.adapters.path(current.base_adapter).stat().st_size,
+            adapter_size=await asyncio.to_thread(self._storage.adapters.size, current.base_adapter),
             plan=plan_to_proto(run.options.plan(current.number)),
             deadline_seconds=max((current.deadline or 0) - self._clock(), 0),
         )

@@ -1,23 +1,21 @@
 """From the received updates of a closed round to the run's new adapter."""
 
 import asyncio
-import math
 from collections.abc import Sequence
 from functools import partial
 
 import structlog
 
 from ravan.aggregate import Contribution
-from ravan.bundle import Bundle
-from ravan.inputs import Metric
-from ravan.runtime.adapter import write_adapter
-from ravan.runtime.session import Evaluation
 from ravan.server_optimizer import decode_memory, encode_memory
 from ravan.spec import AdapterSpec
 from ravan.update import Update, decode, encode
 from ravan.wire import unpack
+from server.best import is_best
 from server.bundles import Bundles
 from server.evaluation import Examiner
+from server.exports import Exports
+from server.peers import leading
 from server.records import Assignment, AssignmentState, Round, RoundState, Run
 from server.settings import Weighting
 from server.storage import Storage
@@ -32,14 +30,15 @@ class Publisher:
     between does it again.
     """
 
-    def __init__(self, storage: Storage, bundles: Bundles, examiner: Examiner) -> None:
+    def __init__(self, storage: Storage, bundles: Bundles, examiner: Examiner, exports: Exports) -> None:
         self._storage = storage
+        self._exports = exports
         self._bundles = bundles
         self._examiner = examiner
 
     async def publish(self, run: Run, current: Round, now: float) -> None:
         """Makes what the rule and the server optimizer make of the round's updates the run's adapter."""
-        call, state = self._storage.call, self._storage.state
+        call, state = self._storage.call, leading(self._storage.peers)
         bundle = await self._bundles.of(run)
         parts = await call(state.assignments, run.run_id, current.number)
         earlier = [r for r in await call(state.rounds, run.run_id) if r.state is RoundState.PUBLISHED]
@@ -52,9 +51,8 @@ class Publisher:
         if count % run.options.evaluate_every == 0 or count >= run.options.rounds:
             evaluation = await self._examiner.evaluate(run, adapter)
         done = Round(run.run_id, current.number, RoundState.PUBLISHED, "", 0.0, evaluation=evaluation)
-        await asyncio.to_thread(
-            self._write_files, run, bundle, done, adapter, best=is_best(done, earlier, run.options.metric)
-        )
+        best = is_best(done, earlier, run.options.metric)
+        await asyncio.to_thread(self._exports.write, run, bundle, done, adapter, best=best)
         await call(state.publish, run.run_id, current.number, sha256, evaluation, now, memory)
         if remembered and remembered != memory:
             self._storage.optimizer.drop(remembered)
@@ -95,41 +93,8 @@ class Publisher:
     def _load(self, run: Run, spec: AdapterSpec, base: Update, sha256: str) -> Update:
         return unpack(spec, run.options.wire, base, self._storage.updates.get(sha256))
 
-    def _write_files(self, run: Run, bundle: Bundle, done: Round, adapter: Update, *, best: bool) -> None:
-        """Keeps the last and the best adapter as safetensors, before the round counts as published."""
-        notes: dict[str, object] = {"run": run.run_id, "round": done.number}
-        if done.evaluation:
-            notes |= {**done.evaluation.figures, "examples": done.evaluation.examples}
-        for kind in (False, True) if best else (False,):
-            path = self._storage.adapter_path(run.run_id, best=kind)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_adapter(path, bundle.manifest, adapter, notes)
-
     async def _drop_old_updates(self, run: Run, number: int) -> None:
         old = number - run.options.keep_updates
         parts = await self._storage.call(self._storage.state.assignments, run.run_id)
         for sha256 in {part.sha256 for part in parts if part.round <= old and part.sha256}:
-            async with self._storage.hold(sha256):
-                if not await self._storage.call(self._storage.state.names_update, sha256, run.run_id, old):
-                    self._storage.updates.drop(sha256)
-
-
-def best_round(rounds: Sequence[Round], metric: Metric | None = None) -> Round | None:
-    """The published round that is best by the metric, the earliest among equals; without evaluations the last."""
-    published = [r for r in rounds if r.state is RoundState.PUBLISHED]
-    evaluated = [r for r in published if r.evaluation is not None]
-    if not evaluated:
-        return published[-1] if published else None
-    return max(evaluated, key=lambda r: _score(r.evaluation, metric))
-
-
-def is_best(done: Round, earlier: Sequence[Round], metric: Metric | None = None) -> bool:
-    """Whether a round is the best once it is published."""
-    return best_round([*earlier, done], metric) is done
-
-
-def _score(evaluation: Evaluation | None, metric: Metric | None) -> float:
-    """Higher is better."""
-    if evaluation is None:
-        return -math.inf
-    return -evaluation.loss if metric in (Metric.PERPLEXITY, Metric.LOSS) else evaluation.accuracy
+            await self._storage.forget_update(sha256, run.run_id, old)

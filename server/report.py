@@ -9,7 +9,7 @@ from ravan.inputs import Metric
 from ravan.rules import RuleName
 from ravan.runtime.session import Evaluation
 from ravan.server_optimizer import OptimizerKind
-from server.publishing import best_round
+from server.best import best_round
 from server.records import Assignment, AssignmentState, Device, Holder, Round, RoundState, Run, RunState
 from server.settings import RunOptions
 from server.state import State

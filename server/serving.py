@@ -24,7 +24,9 @@ from server.control import Control
 from server.coordinator import Coordinator
 from server.enrollment import Enrollment
 from server.fleet import Fleet
+from server.folder_storage import FolderStorage
 from server.gate import Gate
+from server.postgres import check_driver
 from server.replays import Replays
 from server.settings import ServeSettings
 from server.storage import Storage
@@ -32,6 +34,7 @@ from server.tls import Tls, server_credentials
 
 log = structlog.get_logger()
 GRACE_SECONDS = 2.0
+REFUSED_SECONDS = 2.0
 NOT_SHARED = ("grpc.so_reuseport", 0)  # a port in use is an error
 MOST_CALLS = 10_000  # at once; more are refused at once, and devices try again
 LONGEST_SOCKET = 100  # bytes; the system's limit for a Unix socket's path is 108
@@ -69,8 +72,8 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Serving]:
         SettingsError: ``insecure`` on an address that other machines reach.
         EnvironmentProblem: the state folder, the certificate or an address can't be used.
     """
-    credentials, operator = _credentials(settings), control_address(settings.state, settings.control)
-    storage = Storage(settings.state)
+    credentials, operator = _credentials(settings), control_address(settings.place.folder, settings.control)
+    storage = open_storage(settings)
     try:
         refused: Counter[str] = Counter()
         coordinator = Coordinator(storage, RuntimeOptions(threads=settings.threads))
@@ -86,19 +89,31 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Serving]:
         await checks.set("", health_pb2.HealthCheckResponse.SERVING)
         await devices.start()
         await operators.start()
+        adding_up = asyncio.create_task(_add_up(storage, refused))
         try:
             yield Serving(coordinator, port, control_port, refused)
         finally:
+            adding_up.cancel()
             await checks.enter_graceful_shutdown()
             await asyncio.gather(devices.stop(GRACE_SECONDS), operators.stop(GRACE_SECONDS))
     finally:
         storage.close()
 
 
+async def _add_up(storage: Storage, refused: Counter[str]) -> None:
+    """Lets the servers that share the state know from time to time what this one refused."""
+    while True:
+        await asyncio.sleep(REFUSED_SECONDS)
+        try:
+            await storage.refusals(refused)
+        except EnvironmentProblem as error:
+            log.warning("database away", reason=str(error))
+
+
 def _credentials(settings: ServeSettings) -> grpc.ServerCredentials | None:
     """The certificate for devices; None for an insecure server, which nobody but this machine reaches."""
     if not settings.insecure:
-        return server_credentials(Tls.of(settings.state))
+        return server_credentials(Tls.of(settings.place.folder))
     if not is_local(settings.listen):
         raise SettingsError(
             f"--insecure: other machines reach {settings.listen}: listen on loopback, or run ravan-server init for TLS."
@@ -142,7 +157,7 @@ async def serve(settings: ServeSettings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with serving(settings) as server:
-        log.info("serving", listen=settings.listen, port=server.port, state=str(settings.state))
+        log.info("serving", listen=settings.listen, port=server.port, state=str(settings.place))
         moving = asyncio.create_task(server.coordinator.serve(until_finished=settings.until_finished))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({moving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -154,12 +169,27 @@ async def serve(settings: ServeSettings) -> None:
             await moving
 
 
-def control_address(state: Path, control: str) -> ControlAddress:
+def open_storage(settings: ServeSettings) -> Storage:
+    """Everything the server keeps.
+
+    Raises:
+        EnvironmentProblem: the folder or the database can't be used, or another server uses the folder.
+    """
+    place = settings.place
+    if not place.database:
+        return FolderStorage(place.folder)
+    check_driver()
+    from server.shared_storage import SharedStorage
+
+    return SharedStorage(place.database, place.folder, settings.lease)
+
+
+def control_address(folder: Path, control: str) -> ControlAddress:
     """Where the Control service listens: as set, or a socket that only this user can reach."""
-    tls = Tls.of(state)
+    tls = Tls.of(folder)
     if control:
         return ControlAddress(control, tls)
-    path = (state / "control.sock").resolve()
+    path = (folder / "control.sock").resolve()
     if len(str(path)) > LONGEST_SOCKET:
         raise EnvironmentProblem(
             f"{path} is too long for a socket: set --control to a shorter one, such as unix:/run/user/1000/ravan.sock."

@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import ConfigDict, Field, NonNegativeInt, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, NonNegativeInt, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from ravan.cli.settings import Settings
@@ -17,17 +17,21 @@ from ravan.rpc.plan import OptimizerName, TrainingPlan
 from ravan.rules import RuleName
 from ravan.wire import WireFormat
 from server.aggregation import AggregationOptions
+from server.place import DEFAULT_STATE, Place
 
 DEFAULT_LISTEN = "127.0.0.1:7071"
-DEFAULT_STATE = Path("ravan-state")
 
 
 Count = Annotated[int, Field(gt=0, lt=2**31)]
 CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-def _state_folder() -> Path:
-    return Path(os.environ.get("RAVAN_SERVER_STATE", DEFAULT_STATE))
+StateSetting = Annotated[str, BeforeValidator(str)]
+"""As given; a folder's path will do."""
+
+
+def _state() -> str:
+    return os.environ.get("RAVAN_SERVER_STATE", DEFAULT_STATE)
 
 
 class Weighting(StrEnum):
@@ -115,7 +119,7 @@ class RunSettings(Settings, RunOptions):
 class CreateSettings(RunSettings):
     """``RunSettings`` and where the server is."""
 
-    state: Path = Field(default_factory=_state_folder, description="The server's state folder.")
+    state: StateSetting = Field(default_factory=_state, description="The server's state, or its folder beside one.")
     control: str = Field(
         default_factory=lambda: os.environ.get("RAVAN_SERVER_CONTROL", ""),
         description="The server's control address; a socket in the state folder by default.",
@@ -127,7 +131,16 @@ class ServeSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="RAVAN_SERVER_", frozen=True, extra="forbid")
 
-    state: Path = Field(DEFAULT_STATE, description="Folder for everything the server keeps.")
+    state: StateSetting = Field(
+        DEFAULT_STATE,
+        description="Folder for everything the server keeps, or postgresql://USER@HOST/DATABASE to share with others.",
+    )
+    folder: Path | None = Field(
+        None, description=f"Beside a database, folder for what is this server's own; by default {DEFAULT_STATE}."
+    )
+    lease: float = Field(
+        5, ge=0.5, le=300, description="Beside a database, seconds until another server does a dead one's work."
+    )
     listen: str = Field(DEFAULT_LISTEN, description="Address for devices, host:port.")
     control: str = Field(
         "",
@@ -139,3 +152,12 @@ class ServeSettings(Settings):
     clock_skew: float = Field(300, gt=0, le=86_400, description="Seconds that a device's clock may be off.")
     threads: NonNegativeInt = Field(0, description="Threads of an evaluation; 0 for all cores.")
     until_finished: bool = Field(default=False, description="Exit once a run has finished and devices know.")
+
+    @property
+    def place(self) -> Place:
+        """Where everything is kept.
+
+        Raises:
+            SettingsError: there can be no such place.
+        """
+        return Place.of(self.state, self.folder)

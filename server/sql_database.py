@@ -1,17 +1,24 @@
-"""Transactions on a SQL database, through SQLAlchemy Core."""
+"""Transactions on a SQL database, through SQLAlchemy Core; where SQLite and PostgreSQL differ."""
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, Engine, Select, Table, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 
 from ravan.errors import EnvironmentProblem
 
 
 class SqlDatabase:
-    """What the parts of the SQL state have in common."""
+    """What the parts of the SQL state have in common.
+
+    Transactions must be right under READ COMMITTED, PostgreSQL's default: whoever checks rows before a change locks
+    them first. SQLite ignores such locks, and has one for the whole database that the first write takes.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -21,21 +28,38 @@ class SqlDatabase:
         self._engine.dispose()
 
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        """One transaction; a database that is full, locked or broken is explained."""
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction; a database that is away, full, locked or broken is explained."""
         try:
             with self._engine.begin() as db:
                 yield db
-        except OperationalError as error:
+        except (OperationalError, InternalError, NoConnection) as error:
+            reason = first_line(getattr(error, "orig", error))
             raise EnvironmentProblem(
-                f"The database refuses ({error.orig}): free space or end what locks it."
+                f"The database refuses ({reason}): start it, free space or end what locks it."
             ) from error
 
-    def _all(self, query: Select[Any]) -> list[dict[str, Any]]:
-        with self._transaction() as db:
+    def all(self, query: Select[Any]) -> list[dict[str, Any]]:
+        """Every row of a query."""
+        with self.transaction() as db:
             return [dict(row) for row in db.execute(query).mappings()]
 
-    def _first(self, query: Select[Any]) -> dict[str, Any] | None:
-        with self._transaction() as db:
+    def first(self, query: Select[Any]) -> dict[str, Any] | None:
+        """A query's first row."""
+        with self.transaction() as db:
             row = db.execute(query.limit(1)).mappings().first()
             return None if row is None else dict(row)
+
+    def insert_into(self, table: Table) -> Any:
+        """An INSERT that knows ON CONFLICT, which both databases have in the same words."""
+        return (postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert)(table)
+
+    def alone(self, db: Connection, what: str) -> None:
+        """Lets one transaction at a time do something; the others wait here."""
+        if self._engine.dialect.name == "postgresql":
+            db.execute(select(func.pg_advisory_xact_lock(zlib.crc32(f"ravan {what}".encode()))))
+
+
+def first_line(error: object) -> str:
+    """What a database says, without the explanations that follow."""
+    return str(error).strip().partition("\n")[0]

@@ -20,15 +20,16 @@ class SqlKeyring(SqlDatabase):
     """``Keyring`` over a SQLAlchemy engine; see there for what each method promises."""
 
     def add_tokens(self, hashes: Sequence[str], now: float, expires_at: float) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(delete(tokens).where(tokens.c.expires_at < now - TOKENS_KEPT))
             if hashes:
                 db.execute(insert(tokens), [{"token_hash": h, "expires_at": expires_at} for h in hashes])
 
     def enroll(self, token_hash: str, holder: Holder) -> None:
         mine = tokens.c.token_hash == token_hash
-        with self._transaction() as db:
-            # Writing first takes the database's write lock, so that a token is used once.
+        with self.transaction() as db:
+            self.alone(db, "keys")
+            # Writing first takes the lock, the row's or the whole database's, so that a token is used once.
             db.execute(update(tokens).where(mine).values(expires_at=tokens.c.expires_at))
             token = db.execute(select(tokens).where(mine)).first()
             if token is None:
@@ -42,15 +43,16 @@ class SqlKeyring(SqlDatabase):
             db.execute(update(tokens).where(mine).values(device_id=holder.device_id))
 
     def holder(self, public_key: str) -> Holder | None:
-        row = self._first(select(holders).where(holders.c.public_key == public_key))
+        row = self.first(select(holders).where(holders.c.public_key == public_key))
         return None if row is None else Holder(**row)
 
     def holders(self) -> list[Holder]:
-        return [Holder(**row) for row in self._all(select(holders).order_by(holders.c.enrolled_at))]
+        return [Holder(**row) for row in self.all(select(holders).order_by(holders.c.enrolled_at))]
 
     def rotate(self, device_id: str, public_key: str) -> None:
         mine = (holders.c.device_id == device_id) & holders.c.revoked_at.is_(None)
-        with self._transaction() as db:
+        with self.transaction() as db:
+            self.alone(db, "keys")
             db.execute(update(holders).where(mine).values(public_key=holders.c.public_key))
             owner = db.execute(select(holders.c.device_id).where(holders.c.public_key == public_key)).scalar()
             if owner not in (None, device_id):
@@ -59,7 +61,7 @@ class SqlKeyring(SqlDatabase):
                 raise Revoked("This device is not enrolled any more: ask the operator for a token.")
 
     def revoke(self, device_id: str, now: float) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             mine = (holders.c.device_id == device_id) & holders.c.revoked_at.is_(None)
             db.execute(update(holders).where(mine).values(revoked_at=now))
             collecting = select(rounds.c.number).where(
@@ -70,24 +72,23 @@ class SqlKeyring(SqlDatabase):
             db.execute(update(assignments).where(part).values(failed))
 
     def remember(self, nonces: Sequence[Nonce], now: float) -> list[bool]:
-        fresh, new = [], []
-        with self._transaction() as db:
-            db.execute(delete(used).where(used.c.expires_at < now))  # a write first: see enroll
-            given = select(used.c.public_key, used.c.nonce).where(used.c.nonce.in_([n.nonce for n in nonces]))
-            known = {(row.public_key, row.nonce) for row in db.execute(given)}
-            for nonce in nonces:
-                pair = nonce.public_key, nonce.nonce
-                fresh.append(pair not in known)
-                if fresh[-1]:
-                    known.add(pair)
-                    new.append(asdict(nonce))
-            if new:
-                db.execute(insert(used), new)
-        return fresh
+        # In one order, so that two servers with the same nonces don't wait for one another.
+        distinct = sorted({(n.nonce, n.public_key): asdict(n) for n in nonces}.items())
+        new = self.insert_into(used).on_conflict_do_nothing().returning(used.c.nonce, used.c.public_key)
+        with self.transaction() as db:
+            db.execute(delete(used).where(used.c.expires_at < now))
+            rows = db.execute(new.values([row for _, row in distinct])) if distinct else ()
+            fresh = {(row.nonce, row.public_key) for row in rows}
+        told = []
+        for nonce in nonces:
+            pair = nonce.nonce, nonce.public_key
+            told.append(pair in fresh)
+            fresh.discard(pair)
+        return told
 
     def remembers(self, nonce: Nonce) -> bool:
         mine = (used.c.public_key == nonce.public_key) & (used.c.nonce == nonce.nonce)
-        return self._first(select(used).where(mine)) is not None
+        return self.first(select(used).where(mine)) is not None
 
 
 def _is_enrolled(db: Connection, holder: Holder) -> bool:

@@ -15,7 +15,7 @@ from server.errors import Conflict, NotFound, NotSelected, Revoked, RoundClosed,
 from server.records import Assignment, AssignmentState, Device, LocalReport, Round, RoundState, Run, RunState
 from server.settings import RunOptions
 from server.sql_keyring import SqlKeyring
-from server.sql_tables import assignments, create_tables, devices, holders, rounds, runs
+from server.sql_tables import assignments, create_tables, devices, holders, metadata, rounds, runs
 
 DATABASE = "state.sqlite"
 _BUSY = [RunState.ACTIVE, RunState.PAUSED]
@@ -52,30 +52,31 @@ class SqlState(SqlKeyring):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
-        create_tables(engine)
+        create_tables(engine, metadata)
 
     def create_run(self, run: Run) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
+            self.alone(db, "create run")
             if db.execute(select(runs.c.run_id).where(runs.c.state.in_(_BUSY))).first():
                 raise WrongState("Another run is active: let it finish or stop it first.")
             row = {"options": run.options.model_dump_json(), **_evaluation_row(run.initial)}
             db.execute(insert(runs).values(_row(run, "options", "initial") | row))
 
     def runs(self) -> list[Run]:
-        return [_run(row) for row in self._all(select(runs).order_by(runs.c.created_at.desc()))]
+        return [_run(row) for row in self.all(select(runs).order_by(runs.c.created_at.desc()))]
 
     def run(self, run_id: str) -> Run:
-        row = self._first(select(runs).where(runs.c.run_id == run_id))
+        row = self.first(select(runs).where(runs.c.run_id == run_id)) if run_id.isprintable() else None
         if row is None:
             raise NotFound(f"There is no run {run_id!r}: see ravan-server status.")
         return _run(row)
 
     def active_run(self) -> Run | None:
-        row = self._first(select(runs).where(runs.c.state.in_(_BUSY)))
+        row = self.first(select(runs).where(runs.c.state.in_(_BUSY)))
         return None if row is None else _run(row)
 
     def set_run_state(self, run_id: str, state: RunState, now: float) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             busy = (runs.c.run_id == run_id) & runs.c.state.in_(_BUSY)
             if db.execute(update(runs).where(busy).values(state=state)).rowcount != 1:
                 raise WrongState(f"Run {run_id} has ended and can't become {state}: create a new run.")
@@ -84,20 +85,17 @@ class SqlState(SqlKeyring):
                 db.execute(update(rounds).where(still_open).values(state=RoundState.ABANDONED, closed_at=now))
 
     def record_initial(self, run_id: str, evaluation: Evaluation) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(update(runs).where(runs.c.run_id == run_id).values(_evaluation_row(evaluation)))
 
     def see_device(self, device: Device) -> None:
-        row = _row(device)
-        counters = {"bytes_down", "failure"}
-        seen = {key: value for key, value in row.items() if key not in counters}
-        with self._transaction() as db:
-            known = db.execute(update(devices).where(devices.c.device_id == device.device_id).values(seen))
-            if known.rowcount == 0:
-                db.execute(insert(devices).values(row))
+        seen = _row(device, "bytes_down", "failure")
+        with self.transaction() as db:
+            row = self.insert_into(devices).values(_row(device))
+            db.execute(row.on_conflict_do_update(index_elements=[devices.c.device_id], set_=seen))
 
     def devices(self) -> list[Device]:
-        rows = self._all(select(devices).order_by(devices.c.last_seen.desc(), devices.c.device_id))
+        rows = self.all(select(devices).order_by(devices.c.last_seen.desc(), devices.c.device_id))
         return [Device(**row) for row in rows]
 
     def present_devices(self, run_id: str, since: float) -> list[str]:
@@ -112,82 +110,94 @@ class SqlState(SqlKeyring):
         query = select(devices.c.device_id).where(
             devices.c.last_seen >= since, devices.c.device_id.not_in(working), devices.c.device_id.not_in(_REVOKED)
         )
-        return [row["device_id"] for row in self._all(query.order_by(devices.c.device_id))]
+        return [row["device_id"] for row in self.all(query.order_by(devices.c.device_id))]
 
     def open_round(self, opened: Round) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(insert(rounds).values(_row(opened, "evaluation") | _evaluation_row(opened.evaluation)))
 
     def rounds(self, run_id: str) -> list[Round]:
         return [
-            _round(row) for row in self._all(select(rounds).where(rounds.c.run_id == run_id).order_by(rounds.c.number))
+            _round(row) for row in self.all(select(rounds).where(rounds.c.run_id == run_id).order_by(rounds.c.number))
         ]
 
     def current_round(self, run_id: str) -> Round | None:
-        row = self._first(select(rounds).where(rounds.c.run_id == run_id).order_by(rounds.c.number.desc()))
+        row = self.first(select(rounds).where(rounds.c.run_id == run_id).order_by(rounds.c.number.desc()))
         return None if row is None else _round(row)
 
     def select(self, run_id: str, number: int, device_ids: list[str], deadline: float) -> None:
         parts = [Assignment(run_id, number, device_id) for device_id in device_ids]
-        with self._transaction() as db:
+        with self.transaction() as db:
             _move(db, run_id, number, RoundState.SELECTING, state=RoundState.COLLECTING, deadline=deadline)
             if parts:
                 db.execute(insert(assignments), [_assignment_row(part) for part in parts])
 
     def extend_deadline(self, run_id: str, number: int, deadline: float) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             _move(db, run_id, number, RoundState.COLLECTING, deadline=deadline)
 
     def assignments(self, run_id: str, number: int | None = None) -> list[Assignment]:
         query = select(assignments).where(assignments.c.run_id == run_id)
         if number is not None:
             query = query.where(assignments.c.round == number)
-        return [_assignment(row) for row in self._all(query.order_by(assignments.c.round, assignments.c.device_id))]
+        return [_assignment(row) for row in self.all(query.order_by(assignments.c.round, assignments.c.device_id))]
 
     def assignment(self, run_id: str, number: int, device_id: str) -> Assignment | None:
-        row = self._first(select(assignments).where(_is_part(run_id, number, device_id)))
+        row = self.first(select(assignments).where(_is_part(run_id, number, device_id)))
         return None if row is None else _assignment(row)
 
     def count_bytes_down(self, run_id: str, number: int, device_id: str, size: int) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             total = assignments.c.bytes_down + size
             db.execute(update(assignments).where(_is_part(run_id, number, device_id)).values(bytes_down=total))
 
     def count_bundle_bytes(self, device_id: str, size: int) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             total = devices.c.bytes_down + size
             db.execute(update(devices).where(devices.c.device_id == device_id).values(bytes_down=total))
 
     def receive(self, received: Assignment) -> None:
+        with self.transaction() as db:
+            self.receive_in(db, received)
+
+    def receive_in(self, db: Connection, received: Assignment) -> None:
+        """``receive`` as a part of a transaction."""
         part = _is_part(received.run_id, received.round, received.device_id)
-        with self._transaction() as db:
-            # Writing first takes the database's write lock, so that no other writer comes between check and change.
-            db.execute(update(assignments).where(part).values(state=assignments.c.state))
-            row = db.execute(select(assignments.c.state, assignments.c.sha256).where(part)).first()
-            if row is None:
-                raise NotSelected("This device has no part in the round: check in and do as told.")
-            if db.execute(_REVOKED.where(holders.c.device_id == received.device_id)).first():
-                raise Revoked("This device was revoked by the operator: its update is not counted.")
-            if row.state == AssignmentState.RECEIVED:
-                if row.sha256 == received.sha256:
-                    return
-                raise Conflict("Another update by this device is already counted: check in for the next round.")
-            state = db.execute(select(rounds.c.state).where(_is_round(received.run_id, received.round))).scalar_one()
-            if state != RoundState.COLLECTING:
-                raise RoundClosed(f"Round {received.round} is closed: drop the update and check in.")
-            changed = {"state", "sha256", "bytes_up", "failure", "head_norm", "saved_norm"} | {
-                c.name for c in assignments.c if "local_" in c.name
-            }
-            values = {k: v for k, v in _assignment_row(received).items() if k in changed}
-            db.execute(update(assignments).where(part).values(values))
+        # Writing first takes the lock, the row's or the whole database's, so that no other writer comes between check
+        # and change.
+        db.execute(update(assignments).where(part).values(state=assignments.c.state))
+        row = db.execute(select(assignments.c.state, assignments.c.sha256).where(part)).first()
+        if row is None:
+            raise NotSelected("This device has no part in the round: check in and do as told.")
+        if db.execute(_REVOKED.where(holders.c.device_id == received.device_id)).first():
+            raise Revoked("This device was revoked by the operator: its update is not counted.")
+        if row.state == AssignmentState.RECEIVED:
+            if row.sha256 == received.sha256:
+                return
+            raise Conflict("Another update by this device is already counted: check in for the next round.")
+        # Whoever closes the round waits for this lock, so that the update is in the round or refused.
+        current = select(rounds.c.state).where(_is_round(received.run_id, received.round)).with_for_update(read=True)
+        if db.execute(current).scalar_one() != RoundState.COLLECTING:
+            raise RoundClosed(f"Round {received.round} is closed: drop the update and check in.")
+        changed = {"state", "sha256", "bytes_up", "failure", "head_norm", "saved_norm"} | {
+            c.name for c in assignments.c if "local_" in c.name
+        }
+        values = {k: v for k, v in _assignment_row(received).items() if k in changed}
+        db.execute(update(assignments).where(part).values(values))
 
     def names_update(self, sha256: str, run_id: str = "", after: int = 0) -> bool:
+        with self.transaction() as db:
+            return self.names_update_in(db, sha256, run_id, after)
+
+    def names_update_in(self, db: Connection, sha256: str, run_id: str, after: int) -> bool:
+        """``names_update`` as a part of a transaction."""
         left_out = (assignments.c.run_id == run_id) & (assignments.c.round <= after)
-        return self._first(select(assignments.c.round).where(assignments.c.sha256 == sha256, ~left_out)) is not None
+        named = select(assignments.c.round).where(assignments.c.sha256 == sha256, ~left_out)
+        return db.execute(named).first() is not None
 
     def fail(self, run_id: str, number: int, device_id: str, failure: str) -> None:
         part = _is_part(run_id, number, device_id)
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 update(assignments)
                 .where(part, assignments.c.state == AssignmentState.ASSIGNED)
@@ -196,11 +206,11 @@ class SqlState(SqlKeyring):
             db.execute(update(devices).where(devices.c.device_id == device_id).values(failure=failure))
 
     def close_round(self, run_id: str, number: int) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             _move(db, run_id, number, RoundState.COLLECTING, state=RoundState.AGGREGATING)
 
     def abandon(self, run_id: str, number: int, now: float) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             _move(db, run_id, number, RoundState.COLLECTING, state=RoundState.ABANDONED, closed_at=now)
 
     def publish(
@@ -214,9 +224,10 @@ class SqlState(SqlKeyring):
     ) -> None:
         values = {"state": RoundState.PUBLISHED, "adapter": adapter, "closed_at": now, **_evaluation_row(evaluation)}
         values["optimizer_memory"] = optimizer_memory
-        with self._transaction() as db:
-            _move(db, run_id, number, RoundState.AGGREGATING, **values)
+        with self.transaction() as db:
+            # The run first, as whoever stops it does, so that neither waits for the other.
             db.execute(update(runs).where(runs.c.run_id == run_id).values(adapter=adapter))
+            _move(db, run_id, number, RoundState.AGGREGATING, **values)
 
 
 def _move(db: Connection, run_id: str, number: int, expected: RoundState, **values: Any) -> None:

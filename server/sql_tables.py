@@ -16,6 +16,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateColumn
 
+from server.sql_database import SqlDatabase
+
 metadata = MetaData()
 
 
@@ -122,11 +124,13 @@ nonces = Table(
 )
 
 
-def create_tables(engine: Engine) -> None:
+def create_tables(engine: Engine, wanted: MetaData) -> None:
     """Makes what is missing: tables, and columns that came since the database was made, which may all be null."""
-    metadata.create_all(engine)
-    with engine.begin() as db:
-        for table in metadata.sorted_tables:
+    database = SqlDatabase(engine)
+    with database.transaction() as db:
+        database.alone(db, "create tables")
+        wanted.create_all(db)
+        for table in wanted.sorted_tables:
             present = {column["name"] for column in inspect(db).get_columns(table.name)}
             for column in table.columns:
                 if column.name not in present:

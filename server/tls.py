@@ -19,7 +19,7 @@ WARN_DAYS = 30
 
 @dataclass(frozen=True)
 class Tls:
-    """Files below one folder, ``tls`` in the server's state.
+    """Files below one folder, ``tls`` in the server's state, or in its own folder beside a database.
 
         ca.pem         what devices trust; give it to every one
         ca.key         makes new server certificates; may be kept elsewhere
@@ -35,9 +35,9 @@ class Tls:
     folder: Path
 
     @classmethod
-    def of(cls, state: Path) -> "Tls":
-        """The one in a state folder."""
-        return cls(state / "tls")
+    def of(cls, folder: Path) -> "Tls":
+        """The one in a server's folder."""
+        return cls(folder / "tls")
 
     @property
     def ca(self) -> Path:

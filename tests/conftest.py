@@ -20,6 +20,7 @@ from export.image_classifier import image_classifier
 from export.text_classifier import text_classifier
 from ravan.bundle import Bundle, open_bundle
 from ravan.spec import AdapterSpec, LayerSpec, TensorSpec
+from tests.databases import database, postgres  # noqa: F401 - fixtures
 from tests.families.words import SPECIAL, word_tokenizer
 from tests.images import SHAPES, write_vit
 from tests.seq2seq import teach, write_t5

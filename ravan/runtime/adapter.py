@@ -22,14 +22,19 @@ from ravan.update import Update
 FORMAT = "ravan-adapter-1"
 
 
-def write_adapter(path: Path, manifest: Manifest, adapter: Update, notes: Mapping[str, object]) -> None:
-    """Writes the adapter so that the file is either the old or the whole new one, also after a crash."""
+def adapter_bytes(manifest: Manifest, adapter: Update, notes: Mapping[str, object]) -> bytes:
+    """The bytes of an adapter's file."""
     spec = manifest.adapter
     tensors = {f"{layer.name}.H": H for layer, H in zip(spec.layers, adapter.sH.reshape(spec.H_shape), strict=True)}
     tensors |= saved_tensors(spec, adapter.saved)
     metadata = {"format": FORMAT, "adapter_spec": spec.digest, "bundle": manifest.bundle_id}
     metadata |= {key: json.dumps(value) for key, value in notes.items()}
-    write_atomically(path, save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata))
+    return save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata)
+
+
+def write_adapter(path: Path, manifest: Manifest, adapter: Update, notes: Mapping[str, object]) -> None:
+    """Writes the adapter so that the file is either the old or the whole new one, also after a crash."""
+    write_atomically(path, adapter_bytes(manifest, adapter, notes))
 
 
 def read_adapter(path: Path, spec: AdapterSpec) -> Update:

@@ -1,31 +1,33 @@
-"""Every implementation of the server's state, each a factory in STATES, and what tests of it begin with."""
+"""Every implementation of the server's state, and what tests of it begin with."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from server.postgres import open_engine
 from server.records import Device, Round, RoundState, Run, RunState
 from server.settings import RunOptions
-from server.sql_state import open_sqlite
+from server.sql_state import SqlState, open_sqlite
 from server.state import State
 
-STATES: dict[str, Callable[[Path], State]] = {"sqlite": open_sqlite}
+STATES = ("sqlite", "postgresql")
 RUN = Run(
     "run-1", RunState.ACTIVE, "b" * 64, "/bundle", "tiny", 42, "/held-out.jsonl", RunOptions(rounds=3), "a" * 64, 100.0
 )
 A, B, C = ("a" * 32, "b" * 32, "c" * 32)
 
 
-@pytest.fixture(params=list(STATES))
+@pytest.fixture(params=STATES)
 def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], State]]:
     """Opens the same state again, as after a restart."""
     opened: list[State] = []
+    url = request.getfixturevalue("database") if request.param == "postgresql" else None
 
     def open_state() -> State:
         while opened:
             opened.pop().close()
-        opened.append(STATES[request.param](tmp_path))
+        opened.append(SqlState(open_engine(url)) if url else open_sqlite(tmp_path))
         return opened[-1]
 
     yield open_state

@@ -11,6 +11,7 @@ from ravan.norms import Norms
 from ravan.runtime.session import Evaluation
 from server.errors import Conflict, NotFound, NotSelected, RoundClosed, WrongState
 from server.records import Assignment, AssignmentState, Device, LocalReport, Round, RoundState, RunState
+from server.sql_state import SqlState
 from server.state import State
 from tests.contract.conftest import RUN, A, B, C
 
@@ -64,6 +65,8 @@ def test_a_figure_that_is_no_number_is_kept_as_that(state: State) -> None:
 def test_an_unknown_run_is_named(state: State) -> None:
     with pytest.raises(NotFound, match="no run 'x'"):
         state.run("x")
+    with pytest.raises(NotFound):  # PostgreSQL knows no such text
+        state.run("\0")
 
 
 def test_a_check_in_updates_a_device_but_not_its_counters(state: State) -> None:
@@ -156,6 +159,35 @@ def test_racing_updates_of_one_device_count_once(collecting: State) -> None:
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["conflict"] * 19 + ["received"]
+
+
+def test_a_round_closes_after_the_update_that_is_being_counted(collecting: State) -> None:
+    """Whoever has a receipt is in the round, also where many transactions run at once."""
+    assert isinstance(collecting, SqlState)
+    received = part(A).received("d" * 64, 1000, REPORT)
+    seen: list[Assignment] = []
+
+    def close() -> None:
+        collecting.close_round("run-1", 1)
+        seen.extend(collecting.assignments("run-1", 1))
+
+    closing = threading.Thread(target=close)
+    with collecting.transaction() as db:
+        collecting.receive_in(db, received)
+        closing.start()
+        closing.join(0.3)
+        assert closing.is_alive()
+    closing.join()
+    assert seen == [received, part(B)]
+
+
+def test_racing_check_ins_of_a_new_device_are_one_device(state: State) -> None:
+    threads = [threading.Thread(target=state.see_device, args=(Device(A, "one", float(n)),)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [device.device_id for device in state.devices()] == [A]
 
 
 def test_a_part_given_back_may_still_be_filled_while_the_round_collects(collecting: State) -> None:

@@ -66,12 +66,14 @@ class Secured:
 
 
 @contextmanager
-def secured(state: Path, port: int = 0, **settings: object) -> Iterator[Secured]:
+def secured(folder: Path, port: int = 0, database: str = "", **settings: object) -> Iterator[Secured]:
     """A server on free ports of loopback; its certificate is made at the first time."""
-    tls = Tls.of(state)
+    tls = Tls.of(folder)
     if not tls.ca.exists():
         initialize(tls, ["localhost"], renew=False)
-    chosen = ServeSettings(state=state, listen=f"127.0.0.1:{port}", control="127.0.0.1:0", **settings)  # type: ignore[arg-type]
+    where: dict[str, object] = {"state": database, "folder": folder} if database else {"state": folder}
+    listen = {"listen": f"127.0.0.1:{port}", "control": "127.0.0.1:0"}
+    chosen = ServeSettings(**where, **listen, **settings)  # type: ignore[arg-type]
     ready, stop, running = threading.Event(), asyncio.Event(), []
     loop = asyncio.new_event_loop()
 

@@ -19,7 +19,8 @@ from ravan.runtime.adapter import read_adapter
 from ravan.update import encode
 from server import client
 from server.errors import WrongState
-from server.publishing import Publisher
+from server.exports import Exports
+from server.place import Place
 from server.records import RoundState, RunState
 from server.serving import control_address
 from server.settings import RunOptions
@@ -46,7 +47,7 @@ def test_the_adapter_files_are_never_behind_the_state(
                 def full(*_: object, **__: object) -> None:
                     raise OSError(28, "No space left on device")
 
-                broken.setattr(Publisher, "_write_files", full)
+                broken.setattr(Exports, "write", full)
                 with pytest.raises(OSError, match="No space"):
                     await host.settle()
             run = await host.coordinator.find_run("")
@@ -54,7 +55,7 @@ def test_the_adapter_files_are_never_behind_the_state(
             await host.settle()
             for best in (False, True):
                 path = host.coordinator._storage.adapter_path(run.run_id, best=best)
-                written = read_adapter(path, bundle.manifest.adapter)
+                written = read_adapter(path or Path(), bundle.manifest.adapter)
                 assert encode(bundle.manifest.adapter, written) == encode(bundle.manifest.adapter, update)
 
     asyncio.run(scene())
@@ -70,7 +71,7 @@ def test_a_full_disk_is_logged_and_the_step_tried_again(
             await host.upload(A, task.binding, host.update(3))
             monkeypatch.setattr("server.coordinator.RETRY_SECONDS", 0.05)
             with monkeypatch.context() as broken:
-                broken.setattr(Publisher, "_write_files", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full")))
+                broken.setattr(Exports, "write", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full")))
                 serving = asyncio.create_task(host.coordinator.serve(until_finished=True))
                 await asyncio.sleep(0.3)
                 assert not serving.done()
@@ -189,7 +190,7 @@ def test_status_needs_neither_a_server_nor_the_bundle(bundle: Bundle, tmp_path: 
 
     asyncio.run(scene())
     shutil.rmtree(moved)
-    runs, devices, live = client.overview(control_address(state, ""), state)
+    runs, devices, live = client.overview(control_address(state, ""), Place(state))
     assert not live
     assert (runs[0].model, runs[0].initial.examples) == (bundle.manifest.model, 9)
     assert [device.device_id for device in devices] == [A]
