@@ -56,23 +56,23 @@ class Coordinator(Runs):
         """Takes steps while this server leads, until cancelled, or until a run that was active has ended."""
         keeping = asyncio.create_task(self._storage.peers.keep(self._wake.set))
         try:
-            while not (await self._explained(self._turn()) and until_finished):
+            while not await self._explained(self._turn(until_finished=until_finished)):
                 pass
         finally:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
 
-    async def _turn(self) -> bool:
-        """Takes the next step if this server leads, and waits; whether a run that was active has ended for good."""
+    async def _turn(self, *, until_finished: bool) -> bool:
+        """Takes the next step if this server leads, and waits; whether to end, as a run that was active has ended."""
         call, active_run = self._storage.call, self._storage.state.active_run
         self._wake.clear()
         await self._note_term()
         run = await call(active_run)
-        if run is None and self._ended_after is not None:
+        if run is None and self._ended_after is not None and until_finished:
             ended_after, self._ended_after = self._ended_after, None
             await asyncio.sleep(ended_after)  # so that every device hears that the run has finished
             return await call(active_run) is None
-        self._ended_after = 2 * run.options.poll_max + 1 if run else None
+        self._ended_after = 2 * run.options.poll_max + 1 if run else self._ended_after
         if run and not self._term:
             await self._follow(run)
         pause = await self.step(run) if run and self._term else IDLE_SECONDS
