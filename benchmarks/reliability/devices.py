@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -68,27 +67,6 @@ def expected(spec: AdapterSpec, first: bytes, device_ids: Sequence[str], options
     ]
 
 
-class Client(Protocol):
-    """What a device needs of ``FleetClient``."""
-
-    device_id: str
-
-    def check_in(self, name: str, capabilities: pb.Capabilities) -> pb.CheckInResponse:
-        """See ``FleetClient``."""
-        ...
-
-    def fetch_adapter(self, binding: pb.Binding, size: int) -> bytes:
-        """See ``FleetClient``."""
-        ...
-
-    def upload(self, header: pb.UploadHeader, data: bytes) -> str:
-        """See ``FleetClient``."""
-        ...
-
-    def close(self) -> None:
-        """See ``FleetClient``."""
-
-
 @dataclass
 class Device:
     """One device on a thread of its own.
@@ -101,7 +79,7 @@ class Device:
 
     number: int
     spec: AdapterSpec
-    client: Client
+    client: FleetClient
     stop: threading.Event
     receipts: dict[int, tuple[str, str]] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)

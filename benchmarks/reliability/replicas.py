@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from benchmarks.reliability.bundle import filler_bundle
 from benchmarks.reliability.crash import IN_ORDER, OPTIONS, Persistence, create_once, drawn
@@ -36,7 +37,7 @@ SEED = 6
 
 
 class AnyServer:
-    """Stands for ``FleetClient``: every call goes to one of several servers, drawn anew."""
+    """What a device needs of ``FleetClient``: every call goes to one of several servers, drawn anew."""
 
     def __init__(self, clients: Sequence[FleetClient], seed: int) -> None:
         self._clients = clients
@@ -202,4 +203,5 @@ def outcome(trial: Trial, least: int) -> Iterator[Figure]:
 def _device(servers: Sequence[Server], bundle: Bundle, number: int) -> Device:
     stop = threading.Event()
     clients = [FleetClient(server.address, f"{number + 1:032x}", stop, patience=QUICK) for server in servers]
-    return Device(number, bundle.manifest.adapter, AnyServer(clients, number), stop)
+    anyone = cast(FleetClient, AnyServer(clients, number))
+    return Device(number, bundle.manifest.adapter, anyone, stop)
