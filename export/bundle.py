@@ -12,7 +12,7 @@ import numpy as np
 from export.adapted import split_where_cheaper
 from export.architectures import Architecture
 from export.calibrate import calibrate
-from export.forward import export_forward
+from export.forward import IR_VERSION, LEAST_ONNXRUNTIME, OPSET, export_forward
 from export.graphs import Graphs, choose_micro_batch
 from export.plain_attention import without_fast_paths
 from export.prefix import split_prefix
@@ -23,6 +23,7 @@ from export.verify import feed_of, int8_likeness, perturbed, require, require_li
 from ravan.bundle import (
     INITIAL,
     PREFIX,
+    READ_SINCE,
     SOURCE,
     TOKENIZER,
     Bundle,
@@ -35,6 +36,7 @@ from ravan.errors import ExportError
 from ravan.files import new_folder
 from ravan.inputs import TensorInput
 from ravan.layout import saved_view, tensors
+from ravan.needs import Needs
 from ravan.runtime.footprint import footprint
 from ravan.spec import AdapterSpec, Init
 from ravan.torch import inject, make_spec, named_trainables, read_trainables
@@ -121,6 +123,7 @@ def _write(recipe: Recipe, options: ExportOptions, folder: Path, name: str, prog
         versions={name: version(name) for name in ("ravan-fl", "torch", "transformers", "onnx", "onnxruntime")},
         verification=measured.verification,
         inputs=measured.inputs,
+        needs=Needs(READ_SINCE, LEAST_ONNXRUNTIME, OPSET, IR_VERSION),
         micro_batch=measured.micro_batch,
         **recipe.settings,
     )

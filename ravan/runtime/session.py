@@ -12,9 +12,10 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from ravan.bundle import EVAL, PREFIX, TRAIN, Bundle
+from ravan.bundle import EVAL, PREFIX, TRAIN, Bundle, Manifest
 from ravan.errors import BundleError, RuntimeProblem
 from ravan.layout import Vector
+from ravan.needs import require_onnxruntime
 from ravan.runtime.checks import Arrays, check_batch, check_labels
 from ravan.runtime.names import CORRECT, GRADIENTS, HIDDEN, LOSS, TRAINABLES, WEIGHT
 
@@ -72,6 +73,16 @@ def open_session(path: Path, options: RuntimeOptions | None = None) -> Session:
     return Session(path, options or RuntimeOptions())
 
 
+def require_runtime(manifest: Manifest) -> None:
+    """Raises EnvironmentProblem, which says what to install, if this onnxruntime is older than the bundle needs."""
+    require_onnxruntime(manifest.needs, ort.__version__)
+
+
+def _graph(bundle: Bundle, name: str, options: RuntimeOptions | None) -> Session:
+    require_runtime(bundle.manifest)
+    return open_session(bundle.path(name), options)
+
+
 @cache
 def _worker() -> ThreadPoolExecutor:
     """The thread of all sessions."""
@@ -115,7 +126,7 @@ class TrainStep:
 
     def __init__(self, bundle: Bundle, options: RuntimeOptions | None = None) -> None:
         self._manifest = bundle.manifest
-        self._session = open_session(bundle.path(TRAIN), options)
+        self._session = _graph(bundle, TRAIN, options)
 
     def __call__(self, trainables: Vector, batch: Batch) -> StepResult:
         """One forward and backward pass; ``trainables`` and the gradients are flat, in the spec's order.
@@ -135,7 +146,7 @@ class Prefix:
 
     def __init__(self, bundle: Bundle, options: RuntimeOptions | None = None) -> None:
         self._manifest = bundle.manifest
-        self._session = open_session(bundle.path(PREFIX), options)
+        self._session = _graph(bundle, PREFIX, options)
 
     def __call__(self, batch: Batch) -> NDArray[np.float32]:
         """Hidden states [batch, length, width].
@@ -175,7 +186,7 @@ class Evaluator:
 
     def __init__(self, bundle: Bundle, options: RuntimeOptions | None = None) -> None:
         self._manifest = bundle.manifest
-        self._session = open_session(bundle.path(EVAL), options)
+        self._session = _graph(bundle, EVAL, options)
 
     def evaluate(self, trainables: Vector, batches: Iterable[Batch]) -> Evaluation:
         """Mean loss and accuracy over all examples of the batches.
