@@ -37,7 +37,7 @@ from ravan.files import new_folder
 from ravan.inputs import TensorInput
 from ravan.layout import saved_view, tensors
 from ravan.needs import Needs
-from ravan.runtime.footprint import footprint
+from ravan.runtime.footprint import footprint, least_memory
 from ravan.spec import AdapterSpec, Init
 from ravan.torch import inject, make_spec, named_trainables, read_trainables
 from ravan.update import Update, encode
@@ -130,7 +130,7 @@ def _write(recipe: Recipe, options: ExportOptions, folder: Path, name: str, prog
     (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
     manifest = replace(manifest, memory=footprint(folder))
     (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
-    progress(f"measured: training takes {min(manifest.memory.values()) / 1e6:.0f} MB")
+    progress(f"measured: training takes {least_memory(manifest) / 1e6:.0f} MB")
     return manifest
 
 
@@ -184,7 +184,7 @@ def _write_graphs(recipe: Recipe, spec: AdapterSpec, folder: Path, options: Expo
     measured = {"loss": seen.loss, "gradient": seen.gradient, "logits": seen.logits, "tolerance": options.tolerance}
     if options.precision is Precision.INT8:
         feed = feed_of(other, flat)
-        graphs.save(folder, Numbers(Precision.INT8, calibrate(forward, feed | tensors(spec, flat))), budget)
+        graphs.save(folder, Numbers(Precision.INT8, calibrate(forward, feed | tensors(spec, flat), folder)), budget)
         measured["int8_cosine"] = int8_likeness(seen.outputs, run_graphs(folder, feed), spec)
         require_likeness(measured["int8_cosine"])
     return Measured(measured, graphs.inputs(), micro_batch)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel
 
 from export.bundle import ExportOptions, export_bundle
 from export.causal_lm import causal_lm
@@ -16,6 +15,7 @@ from export.image_classifier import image_classifier
 from export.text_classifier import text_classifier
 from ravan.bundle import Bundle, open_bundle
 from ravan.spec import AdapterSpec, LayerSpec, TensorSpec
+from tests.decoders import write_llama
 from tests.families.words import SPECIAL, word_tokenizer
 from tests.images import SHAPES, write_vit
 
@@ -96,25 +96,7 @@ def top_bundle(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama with grouped keys and tied embeddings, and a tokenizer of single characters."""
-    folder = tmp_path_factory.mktemp("model") / "tiny-llama"
-    letters = ["<end>", "<unknown>", *"abcdefghijklmnopqrstuvwxyz ,.\n"]
-    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(letters)}, [], unk_token="<unknown>"))
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", unk_token="<unknown>")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(letters),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        tie_word_embeddings=True,
-        initializer_range=0.2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    fast.save_pretrained(folder)
-    return folder
+    return write_llama(tmp_path_factory.mktemp("model") / "tiny-llama")
 
 
 @pytest.fixture(scope="session")

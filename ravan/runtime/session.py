@@ -100,8 +100,12 @@ def _open(path: Path, options: RuntimeOptions) -> ort.InferenceSession:
     settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spinning else "0")
     if options.mapped:
         settings.add_session_config_entry("session.disable_prepacking", "1")
+    # Folding would keep a copy of every weight that a product reads transposed; without it the product turns W itself.
+    left_out = ["ConstantFolding"] if options.mapped else []
     try:
-        return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(
+            str(path), settings, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
+        )
     except Exception as error:  # onnxruntime's exceptions share no base class but Exception
         raise BundleError(
             f"onnxruntime {ort.__version__} refuses {path.name} ({_first_line(error)}): export the bundle again."
