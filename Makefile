@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP_VERSION := 26.3
 PACKAGES := edge export protos ravan server
 
-.PHONY: setup demo example-har test check bench-step bench-accuracy bench-language bench-images bench-poison reliability families format protos clean
+.PHONY: setup demo example-har test test-large test-matrix check bench-step bench-accuracy bench-language bench-images bench-poison reliability families format protos clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready $(EDGE_VENV)/.ready
@@ -39,6 +39,14 @@ example-har: setup
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)
+
+# A model of 2.6 GB of weights, from torch to a device and back; minutes, 16 GB of disk, under 10 GB of memory.
+test-large: setup
+	$(BIN)/python -m pytest -m large -s tests/large $(ARGS)
+
+# The same bundles in every Python that is here, with the oldest and the newest onnxruntime.
+test-matrix: setup
+	$(BIN)/nox $(ARGS)
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -34,7 +34,7 @@ from ravan.errors import RavanError, SettingsError
 from ravan.rpc.address import is_local, read_authority
 from ravan.runtime.dataset import find_dataset
 from ravan.runtime.footprint import PRESETS
-from ravan.runtime.session import RuntimeOptions
+from ravan.runtime.session import RuntimeOptions, require_runtime
 
 log = structlog.get_logger()
 
@@ -116,6 +116,7 @@ def bench(
 ) -> None:
     """Measure a training step on this device: time, tokens, memory, per preset."""
     manifest = open_bundle(bundle).manifest
+    require_runtime(manifest)
     length = min(length, manifest.max_length or length)
     measured = [measure(bundle, preset, batch, length, steps) for preset in PRESETS]
     if output is Format.JSON:

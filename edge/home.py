@@ -16,6 +16,7 @@ from ravan.bundle import Bundle, Manifest, open_bundle
 from ravan.bundle_files import MANIFEST, check_file
 from ravan.errors import BundleError
 from ravan.files import lock_folder, sync_folder, write_atomically
+from ravan.runtime.session import require_runtime
 
 log = structlog.get_logger()
 LEFT_OUT = ".left-out"
@@ -62,6 +63,7 @@ class Home:
 
         Raises:
             BundleError: what the server sends is not the bundle of this id.
+            EnvironmentProblem: it needs a newer onnxruntime; nothing more than the manifest is fetched.
         """
         if not re.fullmatch("[0-9a-f]{64}", bundle_id):  # or the server could name any folder of this device
             raise BundleError("The server names a bundle by no sha256: tell the operator, and trust nothing it sends.")
@@ -86,6 +88,7 @@ class Home:
             raise BundleError(
                 "The server's manifest is not the one of this bundle: ask the operator to restart the run."
             )
+        require_runtime(manifest)
         log.info("fetching bundle", bundle=bundle_id[:12], bytes=manifest.download_size)
         for name, entry in manifest.files.items():
             path = partial / name

@@ -4,12 +4,17 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from edge.hidden import HiddenExamples, HiddenStates
 from ravan.bundle import PREFIX, Bundle
 from ravan.errors import EnvironmentProblem
 from ravan.runtime.examples import Examples
+from ravan.runtime.footprint import fitting, least_memory
 from ravan.runtime.memory import available_memory
 from ravan.runtime.session import RuntimeOptions, TrainStep
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,15 @@ class Workshop:
             if self._held and self._held.states:
                 self._held.states.close()
             self._held = None
-            require_memory(bundle, available_memory())
+            available = available_memory()
+            require_memory(bundle, available)
+            options = fitting(bundle.manifest, self._options, available)
+            if options != self._options:
+                log.warning("weights stay in their file", reason="too little memory for fast copies: steps are slower")
             states = None
             if PREFIX in bundle.manifest.files:
-                states = HiddenStates(bundle, self._options, self._cache, self._cache_quota)
-            self._held = _Held(bundle_id, TrainStep(bundle, self._options), states)
+                states = HiddenStates(bundle, options, self._cache, self._cache_quota)
+            self._held = _Held(bundle_id, TrainStep(bundle, options), states)
         return self._held
 
 
@@ -66,7 +75,7 @@ def require_memory(bundle: Bundle, available: int | None) -> None:
     Raises:
         EnvironmentProblem: says what is needed and available, and which export would need less.
     """
-    needed = min(bundle.manifest.memory.values(), default=0)
+    needed = least_memory(bundle.manifest)
     if available is not None and available < needed:
         raise EnvironmentProblem(
             f"Training takes {needed / 1e6:.0f} MB at least and {available / 1e6:.0f} MB are free: free some, or ask "

@@ -12,7 +12,7 @@ import numpy as np
 from export.adapted import split_where_cheaper
 from export.architectures import Architecture
 from export.calibrate import calibrate
-from export.forward import export_forward
+from export.forward import IR_VERSION, LEAST_ONNXRUNTIME, OPSET, export_forward
 from export.graphs import Graphs, choose_micro_batch
 from export.kinks import clear_example
 from export.plain_attention import without_fast_paths
@@ -24,6 +24,7 @@ from export.verify import feed_of, int8_likeness, perturbed, require, require_li
 from ravan.bundle import (
     INITIAL,
     PREFIX,
+    READ_SINCE,
     SOURCE,
     TOKENIZER,
     Bundle,
@@ -37,7 +38,8 @@ from ravan.errors import ExportError
 from ravan.files import new_folder
 from ravan.inputs import TensorInput
 from ravan.layout import saved_view, tensors
-from ravan.runtime.footprint import footprint
+from ravan.needs import Needs
+from ravan.runtime.footprint import footprint, least_memory
 from ravan.spec import AdapterSpec, Init
 from ravan.torch import inject, make_spec, named_trainables, read_trainables
 from ravan.update import Update, encode
@@ -123,13 +125,14 @@ def _write(recipe: Recipe, options: ExportOptions, folder: Path, name: str, prog
         versions={name: version(name) for name in ("ravan-fl", "torch", "transformers", "onnx", "onnxruntime")},
         verification=measured.verification,
         inputs=measured.inputs,
+        needs=Needs(READ_SINCE, LEAST_ONNXRUNTIME, OPSET, IR_VERSION),
         micro_batch=measured.micro_batch,
         **recipe.settings,
     )
     (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
     manifest = replace(manifest, memory=footprint(folder))
     (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
-    progress(f"measured: training takes {min(manifest.memory.values()) / 1e6:.0f} MB")
+    progress(f"measured: training takes {least_memory(manifest) / 1e6:.0f} MB")
     return manifest
 
 
@@ -183,7 +186,7 @@ def _write_graphs(recipe: Recipe, spec: AdapterSpec, folder: Path, options: Expo
     measured = {"loss": seen.loss, "gradient": seen.gradient, "logits": seen.logits, "tolerance": options.tolerance}
     if options.precision is Precision.INT8:
         feed = feed_of(other, flat)
-        graphs.save(folder, Numbers(Precision.INT8, calibrate(forward, feed | tensors(spec, flat))), budget)
+        graphs.save(folder, Numbers(Precision.INT8, calibrate(forward, feed | tensors(spec, flat), folder)), budget)
         measured["int8_cosine"] = int8_likeness(seen.outputs, run_graphs(folder, feed), spec)
         require_likeness(measured["int8_cosine"])
     return Measured(measured, graphs.inputs(), micro_batch)

@@ -34,6 +34,8 @@ def facts(bundle: Bundle) -> dict[str, Any]:
         "trainable_parameters": spec.size,
         "download_bytes": manifest.download_size,
         "largest_upload_bytes": largest_size(spec),
+        "training_memory_bytes": dict(manifest.memory),
+        "needs": asdict(manifest.needs),
         "verification": dict(manifest.verification),
         "versions": dict(manifest.versions),
         "notes": notes(bundle),

@@ -13,7 +13,7 @@ from ravan.bundle import EVAL, PREFIX, TRAIN
 from ravan.errors import BundleError, ExportError
 from ravan.layout import Vector
 from ravan.runtime.names import GRADIENTS, HIDDEN, IGNORED, LABELS, LOGITS, LOSS, TRAINABLES
-from ravan.runtime.session import open_session
+from ravan.runtime.session import RuntimeOptions, open_session
 from ravan.spec import AdapterSpec
 from ravan.torch import named_trainables, read_trainables, write_trainables
 
@@ -117,7 +117,7 @@ def _run(path: Path, outputs: list[str], feed: Feed) -> list[np.ndarray]:
         ExportError: onnxruntime refuses the graph.
     """
     try:
-        session = open_session(path)
+        session = open_session(path, RuntimeOptions(mapped=True))  # torch holds the weights once already
     except BundleError as error:
         raise ExportError(
             f"The model's graph is none that onnxruntime takes, replace what it names: {error}"

@@ -25,11 +25,13 @@ from typing import Any
 from ravan.bundle_files import MANIFEST, FileEntry, check_file, read_entries
 from ravan.errors import BundleError, SpecError
 from ravan.inputs import CustomSettings, Metric, TensorInput
+from ravan.needs import UNSAID, Needs, require_schema
 from ravan.spec import AdapterSpec, canonical_json
 from ravan.writing import LanguageSettings, Seq2SeqSettings
 
 SCHEMA = 4
 READABLE = (1, 2, 3, 4)
+READ_SINCE = "0.1.0"  # the first ravan-fl that reads this schema
 TRAIN = "train.onnx"
 EVAL = "eval.onnx"
 PREFIX = "prefix.onnx"
@@ -112,8 +114,10 @@ class Manifest:
         seq2seq: only for sequence to sequence.
         custom: only for models of a user's own.
         inputs: of the graphs, the trainables left out and the labels last.
+        needs: the software that runs it.
         micro_batch: tokens that a device computes at a time unless told otherwise.
-        memory: bytes that a training process takes at its largest, by the name of the preset it was measured with.
+        memory: bytes that a training process takes at its largest, by the name of the preset it was measured with;
+            weights that stay mapped from their file, which the system can drop at any time, left out.
         schema: of the manifest; kept, so that the id of an older bundle stays what it was.
     """
 
@@ -133,6 +137,7 @@ class Manifest:
     seq2seq: Seq2SeqSettings | None = None
     custom: CustomSettings | None = None
     inputs: tuple[TensorInput, ...] = ()
+    needs: Needs = UNSAID
     micro_batch: int = MICRO_BATCH
     memory: Mapping[str, int] = field(default_factory=dict)
     schema: int = SCHEMA
@@ -198,10 +203,7 @@ class Manifest:
         """
         try:
             value = json.loads(text)
-            if value["schema"] not in READABLE:
-                raise BundleError(
-                    f"The bundle needs manifest schema {value['schema']}, here is {SCHEMA}: update ravan-fl."
-                )
+            require_schema(value, READABLE)
             manifest = cls(
                 task=Task(value["task"]),
                 adapter=AdapterSpec.from_dict(value["adapter"]),
@@ -219,6 +221,7 @@ class Manifest:
                 seq2seq=Seq2SeqSettings.from_dict(value["seq2seq"]) if value.get("seq2seq") else None,
                 custom=CustomSettings.from_dict(value["custom"]) if value.get("custom") else None,
                 inputs=tuple(TensorInput.from_dict(entry) for entry in value.get("inputs", ())),
+                needs=Needs.from_dict(value["needs"]) if "needs" in value else UNSAID,
                 micro_batch=int(value.get("micro_batch", MICRO_BATCH)),
                 memory={str(k): int(v) for k, v in value.get("memory", {}).items()},
                 schema=int(value["schema"]),
@@ -230,7 +233,7 @@ class Manifest:
         return manifest
 
 
-_SINCE = {"language": 2, "image": 2, "micro_batch": 2, "memory": 2, "custom": 3, "inputs": 3, "seq2seq": 4}
+_SINCE = {"language": 2, "image": 2, "micro_batch": 2, "memory": 2, "custom": 3, "inputs": 3, "seq2seq": 4, "needs": 4}
 """The schema that a field came with: manifests of an older one keep their ids."""
 
 

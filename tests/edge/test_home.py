@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,14 @@ def test_other_bytes_than_the_manifest_promises_are_refused(home: Home, bundle: 
         home.bundle(server, bundle_id(bundle))  # type: ignore[arg-type]
     assert not (tmp_path / "home" / "bundles" / bundle_id(bundle)).exists()
     assert home.bundle(Served(bundle), bundle_id(bundle))  # type: ignore[arg-type]
+
+
+def test_a_bundle_for_a_newer_onnxruntime_is_refused_before_it_is_fetched(home: Home, bundle: Bundle) -> None:
+    later = replace(bundle.manifest, needs=replace(bundle.manifest.needs, onnxruntime="77.0"))
+    server = Served(replace(bundle, manifest=later))
+    with pytest.raises(EnvironmentProblem, match=r"needs onnxruntime 77\.0 or newer.*pip install"):
+        home.bundle(server, later.bundle_id)  # type: ignore[arg-type]
+    assert [name for name, _ in server.fetched] == [MANIFEST]
 
 
 def test_another_manifest_is_refused(home: Home, bundle: Bundle) -> None:
