@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import numpy as np
 
 from ravan.bundle import INITIAL, MICRO_BATCH, PREFIX, Bundle, open_bundle
 from ravan.errors import RuntimeProblem
+from ravan.layout import Vector
 from ravan.runtime.examples import random_batch
 from ravan.runtime.memory import peak_memory
 from ravan.runtime.names import HIDDEN
+from ravan.runtime.ort_training import OrtTrainStep
 from ravan.runtime.session import Batch, Prefix, RuntimeOptions, TrainStep
 from ravan.update import decode
 
@@ -39,12 +42,17 @@ PRESETS = {
     "fast": Preset(RuntimeOptions(spinning=True), most_tokens=MICRO_BATCH),
 }
 MEASURED = ("small",)
+ORT_TRAINING = "ort-training"
 DEFAULT_LENGTH = 128
 
 
-def footprint(folder: Path) -> dict[str, int]:
-    """The largest resident size of a training process, bytes, by preset; each measured in a process of its own."""
-    return {preset: _measure(folder, preset) for preset in MEASURED}
+def footprint(folder: Path, ort_python: Path | None = None) -> dict[str, int]:
+    """The largest resident size of a training process, bytes, by preset; each measured in a process of its own.
+
+    With a Python that has onnxruntime-training also that of the process in which it trains, as ``ORT_TRAINING``.
+    """
+    measured = {preset: _measure(folder, preset) for preset in MEASURED}
+    return measured if ort_python is None else measured | {ORT_TRAINING: _measure_ort(open_bundle(folder), ort_python)}
 
 
 def full_parts(bundle: Bundle, rows: int, length: int, tokens: int) -> list[Batch]:
@@ -67,6 +75,20 @@ def _measure(folder: Path, preset: str) -> int:
 
 def _measure_here(bundle: Bundle, preset: Preset) -> int:
     """One step on one full micro-batch."""
+    TrainStep(bundle, preset.runtime)(*_full_micro_batch(bundle, preset))
+    return peak_memory()
+
+
+def _measure_ort(bundle: Bundle, python: Path) -> int:
+    """The same with onnxruntime-training, which has a process of its own."""
+    preset = PRESETS["default"]
+    with closing(OrtTrainStep(bundle, preset.runtime, python)) as step:
+        step(*_full_micro_batch(bundle, preset))
+        return step.peak_memory
+
+
+def _full_micro_batch(bundle: Bundle, preset: Preset) -> tuple[Vector, Batch]:
+    """The first round's trainables, and as much noise as is computed at a time."""
     manifest = bundle.manifest
     tokens = preset.micro_batch(bundle)
     length = min(manifest.max_length, tokens) or DEFAULT_LENGTH
@@ -75,8 +97,7 @@ def _measure_here(bundle: Bundle, preset: Preset) -> int:
     if PREFIX in manifest.files:
         batch = {**batch, HIDDEN: Prefix(bundle, preset.runtime)(batch)}
     start = decode(manifest.adapter, bundle.path(INITIAL).read_bytes()).trainables(manifest.adapter)
-    TrainStep(bundle, preset.runtime)(start, batch)
-    return peak_memory()
+    return start, batch
 
 
 if __name__ == "__main__":
