@@ -95,13 +95,17 @@ def int8_likeness(exact: GraphOutputs, int8: GraphOutputs, spec: AdapterSpec) ->
 
 def run_graphs(folder: Path, feed: Feed) -> GraphOutputs:
     """The graphs of a bundle's folder on one batch."""
-    if (folder / PREFIX).exists():
-        (hidden,) = _run(folder / PREFIX, [HIDDEN], feed)
-        loss, gradients = _run(folder / TRAIN, [LOSS, GRADIENTS], feed | {HIDDEN: hidden})
-    else:
-        loss, gradients = _run(folder / TRAIN, [LOSS, GRADIENTS], feed)
+    loss, gradients = _run(folder / TRAIN, [LOSS, GRADIENTS], with_hidden(folder, feed))
     eval_loss, *logits = _run(folder / EVAL, [LOSS, LOGITS], feed)
     return GraphOutputs(float(loss), gradients, logits[0] if logits else None, float(eval_loss))
+
+
+def with_hidden(folder: Path, feed: Feed) -> Feed:
+    """The feed as train.onnx takes it: with what prefix.onnx, if there is one, gives."""
+    if not (folder / PREFIX).exists():
+        return feed
+    (hidden,) = _run(folder / PREFIX, [HIDDEN], feed)
+    return feed | {HIDDEN: hidden}
 
 
 def feed_of(example: Example, trainables: Vector) -> Feed:

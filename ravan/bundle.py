@@ -7,6 +7,8 @@
     weights.bin     frozen weights and bases, shared by all graphs
     tokenizer.json  turns text into token ids; only in bundles for text
     initial.ravan   the adapter of round 0, as an update that carries every head
+    ort/            optional: the official ONNX Runtime training artifacts, the same float model a second time; only
+                    devices that train with onnxruntime-training fetch them
     manifest.json   this file's ``Manifest``
     source/         the model as it was loaded; stays with the operator and is used by merge
 
@@ -16,13 +18,13 @@ The bundle's id is the sha256 of its manifest's canonical JSON, so that it fixes
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ravan.bundle_files import MANIFEST, FileEntry, check_file, read_entries
+from ravan.bundle_files import ARTIFACTS, MANIFEST, FileEntry, check_file, read_entries
 from ravan.errors import BundleError, SpecError
 from ravan.inputs import CustomSettings, Metric, TensorInput
 from ravan.needs import UNSAID, Needs, require_schema
@@ -183,8 +185,8 @@ class Manifest:
 
     @property
     def download_size(self) -> int:
-        """Bytes a device downloads, the manifest left out."""
-        return sum(entry.size for entry in self.files.values())
+        """Bytes a device downloads, the manifest and the artifacts for onnxruntime-training left out."""
+        return sum(entry.size for name, entry in self.files.items() if name not in ARTIFACTS)
 
     def to_json(self) -> str:
         """Canonical JSON."""
@@ -273,8 +275,10 @@ class Bundle:
         return self.folder / name
 
 
-def open_bundle(folder: Path) -> Bundle:
+def open_bundle(folder: Path, may_lack: Collection[str] = ()) -> Bundle:
     """Reads a bundle's manifest and checks every device file, before anything is loaded from it.
+
+    What the folder ``may_lack``, as a device's does artifacts it does not use, is checked if it is there.
 
     Raises:
         BundleError: no manifest, or a file that is missing or was changed.
@@ -290,5 +294,6 @@ def open_bundle(folder: Path) -> Bundle:
         if name not in manifest.files:
             raise BundleError(f"The manifest of {folder} does not list {name}: export the bundle again.")
     for name, entry in manifest.files.items():
-        check_file(folder, name, entry)
+        if name not in may_lack or (folder / name).exists():
+            check_file(folder, name, entry)
     return Bundle(folder, manifest)

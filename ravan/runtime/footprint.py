@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import numpy as np
 
 from ravan.bundle import INITIAL, MICRO_BATCH, PREFIX, WEIGHTS, Bundle, Manifest, Precision, open_bundle
 from ravan.errors import RuntimeProblem
+from ravan.layout import Vector
 from ravan.runtime.examples import random_batch
 from ravan.runtime.memory import mapped_part, peak_memory
 from ravan.runtime.names import HIDDEN
+from ravan.runtime.ort_training import OrtTrainStep
 from ravan.runtime.session import Batch, Prefix, RuntimeOptions, TrainStep
 from ravan.update import decode
 
@@ -39,15 +42,18 @@ PRESETS = {
     "fast": Preset(RuntimeOptions(spinning=True), most_tokens=MICRO_BATCH),
 }
 MEASURED = ("small",)
+ORT_TRAINING = "ort-training"
 DEFAULT_LENGTH = 128
 
 
-def footprint(folder: Path) -> dict[str, int]:
+def footprint(folder: Path, ort_python: Path | None = None) -> dict[str, int]:
     """What a training process holds at its largest, bytes, by preset; each measured in a process of its own.
 
-    Weights that stay mapped are left out: the system drops them when it needs the room, and reads them again.
+    Weights that stay mapped are left out: the system drops them when it needs the room, and reads them again. With a
+    Python that has onnxruntime-training also the size of the process in which it trains, as ``ORT_TRAINING``.
     """
-    return {preset: _measure(folder, preset) for preset in MEASURED}
+    measured = {preset: _measure(folder, preset) for preset in MEASURED}
+    return measured if ort_python is None else measured | {ORT_TRAINING: _measure_ort(open_bundle(folder), ort_python)}
 
 
 def fitting(manifest: Manifest, options: RuntimeOptions, available: int | None) -> RuntimeOptions:
@@ -58,8 +64,8 @@ def fitting(manifest: Manifest, options: RuntimeOptions, available: int | None) 
 
 
 def least_memory(manifest: Manifest) -> int:
-    """Bytes that training takes with the preset that takes least; 0 if that was never measured."""
-    return min(manifest.memory.values(), default=0)
+    """Bytes that training takes in onnxruntime with the preset that takes least; 0 if that was never measured."""
+    return min((size for name, size in manifest.memory.items() if name != ORT_TRAINING), default=0)
 
 
 def full_parts(bundle: Bundle, rows: int, length: int, tokens: int) -> list[Batch]:
@@ -82,6 +88,23 @@ def _measure(folder: Path, preset: str) -> int:
 
 def _measure_here(bundle: Bundle, preset: Preset) -> int:
     """A step on one full micro-batch, after one on a single row, which brings all weights that are read into memory."""
+    start, batch = _full_micro_batch(bundle, preset)
+    step = TrainStep(bundle, preset.runtime)
+    step(start, {name: values[:1] for name, values in batch.items()})
+    step(start, batch)
+    return peak_memory() - mapped_part(bundle.path(WEIGHTS))
+
+
+def _measure_ort(bundle: Bundle, python: Path) -> int:
+    """The size with onnxruntime-training, which has a process of its own."""
+    preset = PRESETS["default"]
+    with closing(OrtTrainStep(bundle, preset.runtime, python)) as step:
+        step(*_full_micro_batch(bundle, preset))
+        return step.peak_memory
+
+
+def _full_micro_batch(bundle: Bundle, preset: Preset) -> tuple[Vector, Batch]:
+    """The first round's trainables, and as much noise as is computed at a time."""
     manifest = bundle.manifest
     tokens = preset.micro_batch(bundle)
     length = min(manifest.max_length, tokens) or DEFAULT_LENGTH
@@ -91,10 +114,7 @@ def _measure_here(bundle: Bundle, preset: Preset) -> int:
     if prefix is not None:
         batch = {**batch, HIDDEN: prefix(batch)}
     start = decode(manifest.adapter, bundle.path(INITIAL).read_bytes()).trainables(manifest.adapter)
-    step = TrainStep(bundle, preset.runtime)
-    step(start, {name: values[:1] for name, values in batch.items()})
-    step(start, batch)
-    return peak_memory() - mapped_part(bundle.path(WEIGHTS))
+    return start, batch
 
 
 if __name__ == "__main__":

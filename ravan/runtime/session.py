@@ -60,7 +60,7 @@ class Session:
             return list(_worker().submit(self._session.run, list(outputs), taken).result())
         except Exception as error:  # onnxruntime's exceptions share no base class but Exception
             raise RuntimeProblem(
-                f"onnxruntime failed in a step ({_first_line(error)}): use smaller batches or free memory."
+                f"onnxruntime failed in a step ({first_line(error)}): use smaller batches or free memory."
             ) from error
 
 
@@ -89,7 +89,8 @@ def _worker() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "onnxruntime")
 
 
-def _open(path: Path, options: RuntimeOptions) -> ort.InferenceSession:
+def session_settings(options: RuntimeOptions) -> ort.SessionOptions:
+    """The options as onnxruntime takes them."""
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
@@ -100,19 +101,24 @@ def _open(path: Path, options: RuntimeOptions) -> ort.InferenceSession:
     settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spinning else "0")
     if options.mapped:
         settings.add_session_config_entry("session.disable_prepacking", "1")
+    return settings
+
+
+def _open(path: Path, options: RuntimeOptions) -> ort.InferenceSession:
     # Folding would keep a copy of every weight that a product reads transposed; without it the product turns W itself.
     left_out = ["ConstantFolding"] if options.mapped else []
     try:
         return ort.InferenceSession(
-            str(path), settings, providers=["CPUExecutionProvider"], disabled_optimizers=left_out
+            str(path), session_settings(options), providers=["CPUExecutionProvider"], disabled_optimizers=left_out
         )
     except Exception as error:  # onnxruntime's exceptions share no base class but Exception
         raise BundleError(
-            f"onnxruntime {ort.__version__} refuses {path.name} ({_first_line(error)}): export the bundle again."
+            f"onnxruntime {ort.__version__} refuses {path.name} ({first_line(error)}): export the bundle again."
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, without the rest of onnxruntime's report."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
@@ -143,6 +149,14 @@ class TrainStep:
         feed: Batch = {**batch, TRAINABLES: trainables}
         loss, weight, gradients = self._session.run([LOSS, WEIGHT, GRADIENTS], feed)
         return StepResult(float(loss), float(weight), gradients)
+
+    @property
+    def peak_memory(self) -> int:
+        """Of other processes: none."""
+        return 0
+
+    def close(self) -> None:
+        """Nothing to end: the session goes with the object."""
 
 
 class Prefix:
