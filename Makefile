@@ -1,12 +1,14 @@
-# make demo and make test set up what they need; everything they install stays in .venv and .venv-edge.
+# make demo and make test set up what they need; everything they install stays in .venv, .venv-edge and .venv-ort-training.
 PYTHON ?= python3
 VENV := .venv
 EDGE_VENV := .venv-edge
+ORT_VENV := .venv-ort-training
 BIN := $(VENV)/bin
 PIP_VERSION := 26.3
 PACKAGES := edge export protos ravan server
 
-.PHONY: setup demo example-har test check bench-step bench-accuracy bench-language bench-images bench-poison reliability families format protos clean
+.PHONY: setup setup-ort-training demo example-har test test-ort-training test-large test-matrix check
+.PHONY: bench-step bench-accuracy bench-language bench-images bench-poison bench-wire reliability families format protos clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready $(EDGE_VENV)/.ready
@@ -27,6 +29,15 @@ $(EDGE_VENV)/.ready: pyproject.toml constraints.txt
 	$(EDGE_VENV)/bin/python -m pip install --quiet -c constraints.txt --editable '.[edge]'
 	@touch $@
 
+# A device that trains with onnxruntime-training; it also makes the artifacts for the export.
+setup-ort-training: $(ORT_VENV)/.ready
+
+$(ORT_VENV)/.ready: pyproject.toml constraints-ort-training.txt
+	$(PYTHON) -m venv $(ORT_VENV)
+	$(ORT_VENV)/bin/python -m pip install --quiet --upgrade pip==$(PIP_VERSION)
+	$(ORT_VENV)/bin/python -m pip install --quiet -c constraints-ort-training.txt --editable '.[ort-training]'
+	@touch $@
+
 # Settings: make demo ARGS="--devices 10 --rounds 5"; see $(BIN)/python -m demo --help
 demo: setup
 	$(BIN)/python -m demo $(ARGS)
@@ -37,8 +48,22 @@ example-har: setup
 	$(BIN)/python -m pip install --quiet --no-deps -r examples/har/requirements.txt
 	$(BIN)/python -m examples.har $(ARGS)
 
-test: setup
+# onnxruntime-training ended before Python 3.13, and has no wheels for ARM.
+ORT_WHEELS := $(shell $(PYTHON) -c "import platform, sys; print(platform.machine() != 'aarch64' and sys.version_info < (3, 13))")
+
+test: setup $(if $(filter True,$(ORT_WHEELS)),setup-ort-training)
 	$(BIN)/python -m pytest $(ARGS)
+
+# A model of 2.6 GB of weights, from torch to a device and back; minutes, 16 GB of disk, under 10 GB of memory.
+test-large: setup
+	$(BIN)/python -m pytest -m large -s tests/large $(ARGS)
+
+# The same bundles in every Python that is here, with the oldest and the newest onnxruntime.
+test-matrix: setup
+	$(BIN)/nox $(ARGS)
+
+test-ort-training: setup setup-ort-training
+	$(BIN)/python -m pytest tests/ort_training $(ARGS)
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -98,4 +123,4 @@ protos: setup
 	scripts/protos
 
 clean:
-	rm -rf $(VENV) $(EDGE_VENV) .families demo/out demo/report.json examples/har/out
+	rm -rf $(VENV) $(EDGE_VENV) $(ORT_VENV) .families demo/out demo/report.json examples/har/out

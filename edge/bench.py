@@ -1,4 +1,4 @@
-"""How fast and how large a bundle's training step is on this device, per preset."""
+"""How fast and how large a bundle's training step is on this device, per runtime and preset."""
 
 import json
 import statistics
@@ -6,26 +6,30 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from edge.runtimes import Runtime, Runtimes
 from edge.training import accumulate
 from ravan.bundle import INITIAL, PREFIX, Bundle, open_bundle
+from ravan.bundle_files import ARTIFACTS
 from ravan.errors import RuntimeProblem
 from ravan.runtime.footprint import PRESETS, full_parts
 from ravan.runtime.memory import peak_memory
 from ravan.runtime.names import HIDDEN
-from ravan.runtime.session import Batch, Prefix, TrainStep
+from ravan.runtime.session import Batch, Prefix
 from ravan.update import decode
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One preset's figures: seconds are medians, memory is the largest resident size of the process.
+    """One preset's figures: seconds are medians, memory is the largest resident size of the processes it takes.
 
     ``prefix_seconds`` is what a batch costs in the first epoch beside its step; 0 without a frozen prefix.
     """
 
+    runtime: Runtime
     preset: str
     micro_batch: int
     load_seconds: float
@@ -36,21 +40,26 @@ class Measurement:
     loaded_memory_bytes: int
 
 
-def measure(bundle: Path, preset: str, batch: int, length: int, steps: int) -> Measurement:
+def measure(
+    bundle: Path, preset: str, batch: int, length: int, steps: int, ort_python: Path | None = None
+) -> Measurement:
     """Measures a preset in a process of its own, so that its peak memory is its own.
+
+    With ``ort_python`` it measures onnxruntime-training, and else onnxruntime.
 
     Raises:
         RuntimeProblem: the process ended without a result; its last words are in the message.
     """
-    arguments = [str(bundle), preset, str(batch), str(length), str(steps)]
+    arguments = [str(bundle), str(ort_python or ""), preset, str(batch), str(length), str(steps)]
     done = subprocess.run([sys.executable, "-m", "edge.bench", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise RuntimeProblem(f"Preset {preset} could not be measured ({last}): use smaller batches or free memory.")
-    return Measurement(**json.loads(done.stdout))
+    found = json.loads(done.stdout)
+    return Measurement(**found | {"runtime": Runtime(found["runtime"])})
 
 
-def measure_here(bundle: Bundle, preset: str, batch: int, length: int, steps: int) -> Measurement:
+def measure_here(bundle: Bundle, runtimes: Runtimes, preset: str, batch: int, length: int, steps: int) -> Measurement:
     """Measures a preset in this process: one step to warm up, then ``steps``."""
     chosen = PRESETS[preset]
     parts = full_parts(bundle, batch, length, chosen.micro_batch(bundle))
@@ -58,15 +67,22 @@ def measure_here(bundle: Bundle, preset: str, batch: int, length: int, steps: in
     if PREFIX in bundle.manifest.files:
         parts, prefix_seconds = with_hidden(parts, Prefix(bundle, chosen.runtime), steps)
     began = time.perf_counter()
-    step = TrainStep(bundle, chosen.runtime)
-    load_seconds, loaded = time.perf_counter() - began, peak_memory()
-    spec = bundle.manifest.adapter
-    trainables = decode(spec, bundle.path(INITIAL).read_bytes()).trainables(spec)
-    median = median_seconds(steps, lambda: accumulate(step, trainables, parts))
-    tokens = batch * bundle.manifest.row_tokens(length)
-    micro_batch = chosen.micro_batch(bundle)
+    with closing(runtimes.open(bundle, chosen.runtime)) as step:
+        load_seconds, loaded = time.perf_counter() - began, peak_memory() + step.peak_memory
+        spec = bundle.manifest.adapter
+        trainables = decode(spec, bundle.path(INITIAL).read_bytes()).trainables(spec)
+        median = median_seconds(steps, lambda: accumulate(step, trainables, parts))
+        peak = peak_memory() + step.peak_memory
     return Measurement(
-        preset, micro_batch, load_seconds, median, prefix_seconds, tokens / median, peak_memory(), loaded
+        runtime=runtimes.wanted,
+        preset=preset,
+        micro_batch=chosen.micro_batch(bundle),
+        load_seconds=load_seconds,
+        step_seconds=median,
+        prefix_seconds=prefix_seconds,
+        tokens_per_second=batch * bundle.manifest.row_tokens(length) / median,
+        peak_memory_bytes=peak,
+        loaded_memory_bytes=loaded,
     )
 
 
@@ -87,9 +103,11 @@ def median_seconds(steps: int, work: Callable[[], object]) -> float:
 
 
 def _main() -> None:
-    folder, preset, *numbers = sys.argv[1:]
+    folder, ort_python, preset, *numbers = sys.argv[1:]
     batch, length, steps = map(int, numbers)
-    print(json.dumps(asdict(measure_here(open_bundle(Path(folder)), preset, batch, length, steps))))  # noqa: T201
+    runtimes = Runtimes(Runtime.ORT_TRAINING, Path(ort_python)) if ort_python else Runtimes()
+    bundle = open_bundle(Path(folder), may_lack=ARTIFACTS)
+    print(json.dumps(asdict(measure_here(bundle, runtimes, preset, batch, length, steps))))  # noqa: T201
 
 
 if __name__ == "__main__":

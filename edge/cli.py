@@ -23,9 +23,11 @@ from edge.errors import NotEnrolled, Stopped
 from edge.fleet_client import FleetClient
 from edge.home import Home
 from edge.progress import progress_for
+from edge.runtimes import Runtime, Runtimes
 from edge.settings import DEFAULT_HOME, EdgeSettings
 from edge.workshop import Workshop
 from ravan.bundle import open_bundle
+from ravan.bundle_files import ARTIFACTS
 from ravan.cli.errors import run as run_app
 from ravan.cli.logs import configure_logs
 from ravan.cli.output import Format
@@ -34,7 +36,7 @@ from ravan.errors import RavanError, SettingsError
 from ravan.rpc.address import is_local, read_authority
 from ravan.runtime.dataset import find_dataset
 from ravan.runtime.footprint import PRESETS
-from ravan.runtime.session import RuntimeOptions
+from ravan.runtime.session import RuntimeOptions, require_runtime
 
 log = structlog.get_logger()
 
@@ -51,15 +53,16 @@ def run(settings: EdgeSettings) -> None:
     """Take part in federated runs until Ctrl-C, one device for each data file."""
     configure_logs()
     devices = device_options(settings)
+    runtimes = Runtimes.find(settings.runtime, settings.ort_training_python)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     home = Home(settings.home)
     runtime = RuntimeOptions(settings.threads, settings.spinning, settings.mapped_weights)
-    workshop = Workshop(runtime, home.hidden_states, settings.cache_mb << 20)
+    workshop = Workshop(runtime, home.hidden_states, settings.cache_mb << 20, runtimes)
     progress = progress_for(Console(stderr=True))
 
-    with closing(home), ThreadPoolExecutor(len(devices), "device") as threads:
+    with closing(home), closing(workshop), ThreadPoolExecutor(len(devices), "device") as threads:
         clients = [connect(home, settings, options.name, stop) for options in devices]
         running = {
             threads.submit(Device(options, client, home, workshop, progress, stop).run)
@@ -112,12 +115,19 @@ def bench(
     batch: Annotated[int, typer.Option(min=1, help="Examples of a mini-batch.")] = 8,
     length: Annotated[int, typer.Option(min=2, help="Tokens of an example; the bundle's longest at most.")] = 128,
     steps: Annotated[int, typer.Option(min=1, help="Steps to take the median of.")] = 10,
+    runtime: Annotated[
+        Runtime, typer.Option(help="auto for all that are installed and the bundle fits.")
+    ] = Runtime.AUTO,
+    ort_training_python: Annotated[Path | None, typer.Option(help="Python with onnxruntime-training.")] = None,
     output: Annotated[Format, typer.Option("--format", help="text or json.")] = Format.TEXT,
 ) -> None:
-    """Measure a training step on this device: time, tokens, memory, per preset."""
-    manifest = open_bundle(bundle).manifest
+    """Measure a training step on this device: time, tokens, memory, per runtime and preset."""
+    opened = open_bundle(bundle, may_lack=ARTIFACTS)
+    manifest = opened.manifest
+    require_runtime(manifest)
     length = min(length, manifest.max_length or length)
-    measured = [measure(bundle, preset, batch, length, steps) for preset in PRESETS]
+    usable = Runtimes.find(runtime, ort_training_python).usable(opened)
+    measured = [measure(bundle, preset, batch, length, steps, r.ort_python) for r in usable for preset in PRESETS]
     if output is Format.JSON:
         runtimes = [asdict(PRESETS[m.preset].runtime) for m in measured]
         print(json.dumps([asdict(m) | runtime for m, runtime in zip(measured, runtimes, strict=True)], indent=2))
@@ -128,17 +138,18 @@ def bench(
 
 
 def bench_table(measured: Sequence[Measurement]) -> Table:
-    """A line for each preset; the prefix is what a step costs on top in the first epoch."""
-    table = Table("preset", "threads", "tokens at a time", "load s", "step ms", box=None)
+    """A line for each measurement; the prefix is what a step costs on top in the first epoch."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     cached = any(m.prefix_seconds for m in measured)
-    for heading in [*(["prefix ms"] if cached else []), "tokens/s", "peak MB", "loaded MB"]:
-        table.add_column(heading)
+    headings = ["runtime", "preset", "threads", "at a time", "load s", "step ms", *(["prefix ms"] if cached else [])]
+    for heading in [*headings, "tokens/s", "peak MB", "loaded MB"]:
+        table.add_column(heading, no_wrap=heading in ("runtime", "preset"))
     for m in measured:
         preset = PRESETS[m.preset]
         figures = [1e3 * m.step_seconds, *([1e3 * m.prefix_seconds] if cached else []), m.tokens_per_second]
         figures += [m.peak_memory_bytes / 1e6, m.loaded_memory_bytes / 1e6]
         shown = [f"{m.load_seconds:.2f}", *(f"{figure:,.0f}" for figure in figures)]
-        table.add_row(m.preset, str(preset.runtime.threads or "all"), str(m.micro_batch), *shown)
+        table.add_row(m.runtime, m.preset, str(preset.runtime.threads or "all"), str(m.micro_batch), *shown)
     return table
 
 

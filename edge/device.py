@@ -124,7 +124,8 @@ class Device:
             TaskFailed: anything else; it is logged, and the server knows if it can.
         """
         try:
-            bundle = self._home.bundle(self._client, task.binding.bundle_id)
+            wanted = self._workshop.runtimes.optional_files
+            bundle = self._home.bundle(self._client, task.binding.bundle_id, wanted)
             plan = plan_from_proto(task.plan)
             with self._workshop.turn:
                 base = self._base(task, bundle)
@@ -218,11 +219,12 @@ class Device:
         return self._data[1]
 
     def _capabilities(self) -> pb.Capabilities:
+        beside = self._workshop.runtimes.beside
         return pb.Capabilities(
             cores=os.cpu_count() or 1,
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             machine=platform.machine(),
-            software=f"ravan-fl {ravan.__version__}, onnxruntime {onnxruntime.__version__}",
+            software=f"ravan-fl {ravan.__version__}, onnxruntime {onnxruntime.__version__}{beside}",
             head_budget=self._options.head_budget,
             wire_formats=list(WIRE_FORMATS.values()),
         )

@@ -4,6 +4,7 @@ import re
 import secrets
 import shutil
 import threading
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import structlog
@@ -13,11 +14,14 @@ from edge.identity import Identities
 from edge.left_out import LeftOut
 from protos.ravan.v1 import fleet_pb2 as pb
 from ravan.bundle import Bundle, Manifest, open_bundle
-from ravan.bundle_files import MANIFEST, check_file
+from ravan.bundle_files import ARTIFACTS, MANIFEST, check_file
 from ravan.errors import BundleError
 from ravan.files import lock_folder, sync_folder, write_atomically
+from ravan.runtime.session import require_runtime
 
 log = structlog.get_logger()
+OptionalFiles = Callable[[Manifest], Collection[str]]
+"""Those of a bundle's artifacts that a device downloads."""
 LEFT_OUT = ".left-out"
 LARGEST_MANIFEST = 16 << 20  # bytes
 
@@ -57,11 +61,14 @@ class Home:
         """What the uploads of the device of this name left out in a run."""
         return LeftOut(self.identities.path(name, LEFT_OUT), binding.run_id, binding.bundle_id)
 
-    def bundle(self, client: FleetClient, bundle_id: str) -> Bundle:
+    def bundle(self, client: FleetClient, bundle_id: str, optional: OptionalFiles = lambda _: ()) -> Bundle:
         """The bundle with this id, fetched if it is not here, whole and checked.
+
+        Of the files that only some devices need, those are fetched that ``optional`` names.
 
         Raises:
             BundleError: what the server sends is not the bundle of this id.
+            EnvironmentProblem: it needs a newer onnxruntime; nothing more than the manifest is fetched.
         """
         if not re.fullmatch("[0-9a-f]{64}", bundle_id):  # or the server could name any folder of this device
             raise BundleError("The server names a bundle by no sha256: tell the operator, and trust nothing it sends.")
@@ -69,16 +76,29 @@ class Home:
         with self._fetching:
             if folder.exists():
                 try:
-                    return _opened(folder, bundle_id)
+                    held = _opened(folder, bundle_id)
                 except BundleError as error:
                     log.warning("bundle dropped", reason=str(error))
                     shutil.rmtree(folder)
-            return self._fetch(client, bundle_id, folder)
+                else:
+                    return self._complete(client, held, optional(held.manifest))
+            return self._fetch(client, bundle_id, folder, optional)
 
-    def _fetch(self, client: FleetClient, bundle_id: str, folder: Path) -> Bundle:
-        """Downloads file by file into ``<id>.partial``; a download cut off goes on where it stopped."""
-        partial = folder.with_name(f"{bundle_id}.partial")
-        partial.mkdir(exist_ok=True)
+    def _complete(self, client: FleetClient, held: Bundle, optional: Collection[str]) -> Bundle:
+        """Adds what of the optional files is not here yet."""
+        missing = [name for name in optional if not held.path(name).exists()]
+        if missing:
+            partial = _partial(held.folder)
+            self._download(client, held.manifest, missing, partial)
+            for name in missing:
+                held.path(name).parent.mkdir(exist_ok=True)
+                (partial / name).rename(held.path(name))
+            shutil.rmtree(partial)
+        return held
+
+    def _fetch(self, client: FleetClient, bundle_id: str, folder: Path, optional: OptionalFiles) -> Bundle:
+        """Downloads manifest and files, then gives the folder its name."""
+        partial = _partial(folder)
         received = bytearray()
         client.fetch_file(bundle_id, MANIFEST, received.extend, 0, LARGEST_MANIFEST)
         manifest = Manifest.from_json(bytes(received))
@@ -86,8 +106,20 @@ class Home:
             raise BundleError(
                 "The server's manifest is not the one of this bundle: ask the operator to restart the run."
             )
-        log.info("fetching bundle", bundle=bundle_id[:12], bytes=manifest.download_size)
-        for name, entry in manifest.files.items():
+        require_runtime(manifest)
+        wanted = set(optional(manifest))
+        self._download(client, manifest, [f for f in manifest.files if f in wanted or f not in ARTIFACTS], partial)
+        write_atomically(partial / MANIFEST, manifest.to_json().encode())
+        partial.rename(folder)
+        sync_folder(self._bundles)
+        log.info("bundle fetched", bundle=bundle_id[:12])
+        return _opened(folder, bundle_id)
+
+    def _download(self, client: FleetClient, manifest: Manifest, names: Sequence[str], partial: Path) -> None:
+        """File by file; a download cut off goes on where it stopped."""
+        bundle_id, entries = manifest.bundle_id, {name: manifest.files[name] for name in names}
+        log.info("fetching bundle", bundle=bundle_id[:12], bytes=sum(entry.size for entry in entries.values()))
+        for name, entry in entries.items():
             path = partial / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab") as file:
@@ -98,15 +130,17 @@ class Home:
             except BundleError:
                 path.unlink()
                 raise
-        write_atomically(partial / MANIFEST, manifest.to_json().encode())
-        partial.rename(folder)
-        sync_folder(self._bundles)
-        log.info("bundle fetched", bundle=bundle_id[:12])
-        return _opened(folder, bundle_id)
+
+
+def _partial(folder: Path) -> Path:
+    """Where the files of a bundle wait until all are there."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    partial.mkdir(exist_ok=True)
+    return partial
 
 
 def _opened(folder: Path, bundle_id: str) -> Bundle:
-    bundle = open_bundle(folder)
+    bundle = open_bundle(folder, may_lack=ARTIFACTS)
     if bundle.manifest.bundle_id != bundle_id:
         raise BundleError(f"The manifest of {folder} was changed: it is fetched again.")
     return bundle

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field, NonNegativeInt
 from pydantic_settings import SettingsConfigDict
 
+from edge.runtimes import Runtime
 from ravan.cli.settings import Settings
 
 DEFAULT_HOME = Path("ravan-edge")
@@ -30,6 +31,13 @@ class EdgeSettings(Settings):
     home: Path = Field(DEFAULT_HOME, description="Folder for bundles and the device's identity.")
     name: str = Field("", description="Name shown to the operator; the data file's by default.")
     heads: float = Field(1.0, gt=0, le=1, description="Share of the heads this device trains.")
+    runtime: Runtime = Field(
+        Runtime.AUTO,
+        description="What trains: onnxruntime, onnxruntime-training, or what is installed and the bundle is made for.",
+    )
+    ort_training_python: Path | None = Field(
+        None, description="Python of an environment with onnxruntime-training, if this one has onnxruntime."
+    )
     threads: NonNegativeInt = Field(0, description="Threads of a training step; 0 for all cores.")
     spinning: bool = Field(
         default=False, description="Keep threads spinning between operators: faster, and rude to others."

@@ -4,12 +4,18 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from edge.hidden import HiddenExamples, HiddenStates
+from edge.runtimes import Runtime, Runtimes, Step
 from ravan.bundle import PREFIX, Bundle
 from ravan.errors import EnvironmentProblem
 from ravan.runtime.examples import Examples
+from ravan.runtime.footprint import ORT_TRAINING, fitting, least_memory
 from ravan.runtime.memory import available_memory
-from ravan.runtime.session import RuntimeOptions, TrainStep
+from ravan.runtime.session import RuntimeOptions
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -17,8 +23,13 @@ class _Held:
     """What is loaded, and of which bundle."""
 
     bundle_id: str
-    step: TrainStep
+    step: Step
     states: HiddenStates | None
+
+    def close(self) -> None:
+        self.step.close()
+        if self.states:
+            self.states.close()
 
 
 class Workshop:
@@ -26,20 +37,30 @@ class Workshop:
 
     Attributes:
         turn: to be held while a session is used.
+        runtimes: what the training step may run on.
     """
 
-    def __init__(self, options: RuntimeOptions, cache: Path, cache_quota: int) -> None:
+    def __init__(
+        self, options: RuntimeOptions, cache: Path, cache_quota: int, runtimes: Runtimes | None = None
+    ) -> None:
         self.turn = threading.Lock()
+        self.runtimes = runtimes or Runtimes()
         self._options, self._cache, self._cache_quota = options, cache, cache_quota
         self._held: _Held | None = None
 
-    def step(self, bundle: Bundle) -> TrainStep:
+    def step(self, bundle: Bundle) -> Step:
         """The training step of a bundle; another bundle's is let go first.
 
         Raises:
             EnvironmentProblem: the machine has less memory than training takes.
         """
         return self._hold(bundle).step
+
+    def close(self) -> None:
+        """Lets go of what is loaded."""
+        held, self._held = self._held, None
+        if held:
+            held.close()
 
     def prepared(self, bundle: Bundle, examples: Examples) -> Examples:
         """The examples as the bundle's train.onnx takes them: with the frozen prefix's hidden states if it has one."""
@@ -49,24 +70,29 @@ class Workshop:
     def _hold(self, bundle: Bundle) -> _Held:
         bundle_id = bundle.manifest.bundle_id
         if self._held is None or self._held.bundle_id != bundle_id:
-            if self._held and self._held.states:
-                self._held.states.close()
-            self._held = None
-            require_memory(bundle, available_memory())
+            self.close()
+            available, runtime = available_memory(), self.runtimes.choose(bundle.manifest)
+            require_memory(bundle, available, runtime)
+            options = fitting(bundle.manifest, self._options, available)
+            if options != self._options:
+                log.warning("weights stay in their file", reason="too little memory for fast copies: steps are slower")
             states = None
             if PREFIX in bundle.manifest.files:
-                states = HiddenStates(bundle, self._options, self._cache, self._cache_quota)
-            self._held = _Held(bundle_id, TrainStep(bundle, self._options), states)
+                states = HiddenStates(bundle, options, self._cache, self._cache_quota)
+            self._held = _Held(bundle_id, self.runtimes.open(bundle, options), states)
+            log.info("bundle loaded", bundle=bundle_id[:12], runtime=str(runtime))
         return self._held
 
 
-def require_memory(bundle: Bundle, available: int | None) -> None:
+def require_memory(bundle: Bundle, available: int | None, runtime: Runtime = Runtime.ONNXRUNTIME) -> None:
     """Refuses a bundle that needs more memory than there is, before anything is loaded.
 
     Raises:
         EnvironmentProblem: says what is needed and available, and which export would need less.
     """
-    needed = min(bundle.manifest.memory.values(), default=0)
+    manifest = bundle.manifest
+    with_ort_training = runtime is Runtime.ORT_TRAINING
+    needed = manifest.memory.get(ORT_TRAINING, 0) if with_ort_training else least_memory(manifest)
     if available is not None and available < needed:
         raise EnvironmentProblem(
             f"Training takes {needed / 1e6:.0f} MB at least and {available / 1e6:.0f} MB are free: free some, or ask "

@@ -8,13 +8,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 
 from export.adapted import split_where_cheaper
 from export.architectures import Architecture
 from export.calibrate import calibrate
-from export.forward import export_forward
+from export.forward import IR_VERSION, LEAST_ONNXRUNTIME, OPSET, export_forward
 from export.graphs import Graphs, choose_micro_batch
 from export.kinks import clear_example
+from export.ort_artifacts import require_agreement, verify_artifacts, write_artifacts
 from export.plain_attention import without_fast_paths
 from export.prefix import split_prefix
 from export.recipe import Recipe
@@ -24,6 +26,7 @@ from export.verify import feed_of, int8_likeness, perturbed, require, require_li
 from ravan.bundle import (
     INITIAL,
     PREFIX,
+    READ_SINCE,
     SOURCE,
     TOKENIZER,
     Bundle,
@@ -32,11 +35,13 @@ from ravan.bundle import (
     Precision,
     Task,
 )
-from ravan.bundle_files import MANIFEST, FileEntry, describe_file
+from ravan.bundle_files import ARTIFACTS, MANIFEST, FileEntry, describe_file
 from ravan.errors import ExportError
 from ravan.files import new_folder
 from ravan.inputs import TensorInput
 from ravan.layout import saved_view, tensors
+from ravan.needs import Needs
+from ravan.runtime import ort_training
 from ravan.runtime.footprint import footprint
 from ravan.spec import AdapterSpec, Init
 from ravan.torch import inject, make_spec, named_trainables, read_trainables
@@ -63,6 +68,7 @@ class ExportOptions:
         tolerance: largest accepted difference to torch, relative to each gradient's largest value.
         activation_memory: bytes that activations may take, by estimate. The micro-batch follows from it; if not even
             one sequence fits, layers are computed a second time in the backward pass.
+        ort_python: a Python with onnxruntime-training, to add its artifacts to the bundle; None for none.
     """
 
     heads: int = 4
@@ -76,6 +82,7 @@ class ExportOptions:
     precision: Precision = Precision.FP32
     tolerance: float = 1e-4
     activation_memory: int = ACTIVATION_MEMORY
+    ort_python: Path | None = None
 
 
 def export_bundle(
@@ -112,7 +119,7 @@ def _write(recipe: Recipe, options: ExportOptions, folder: Path, name: str, prog
     initial = Update.full(np.zeros(spec.H_shape, np.float32), saved_view(spec, start))
     (folder / INITIAL).write_bytes(encode(spec, initial))
     progress(f"verified: gradients within {measured.verification['gradient']:.1e} of torch")
-    optional = [PREFIX] if (folder / PREFIX).exists() else []
+    optional = [file for file in (PREFIX, *ARTIFACTS) if (folder / file).exists()]
     manifest = Manifest(
         task=recipe.task,
         adapter=spec,
@@ -120,16 +127,18 @@ def _write(recipe: Recipe, options: ExportOptions, folder: Path, name: str, prog
         files={file: describe_file(folder / file) for file in (*recipe.task.device_files, *optional)},
         source_files=_entries(folder, SOURCE),
         model=name,
-        versions={name: version(name) for name in ("ravan-fl", "torch", "transformers", "onnx", "onnxruntime")},
+        versions=_versions(options),
         verification=measured.verification,
         inputs=measured.inputs,
+        needs=Needs(READ_SINCE, LEAST_ONNXRUNTIME, OPSET, IR_VERSION),
         micro_batch=measured.micro_batch,
         **recipe.settings,
     )
     (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
-    manifest = replace(manifest, memory=footprint(folder))
+    manifest = replace(manifest, memory=footprint(folder, options.ort_python))
     (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
-    progress(f"measured: training takes {min(manifest.memory.values()) / 1e6:.0f} MB")
+    taken = ", ".join(f"{size / 1e6:.0f} MB ({name})" for name, size in manifest.memory.items())
+    progress(f"measured: training takes {taken}")
     return manifest
 
 
@@ -181,12 +190,23 @@ def _write_graphs(recipe: Recipe, spec: AdapterSpec, folder: Path, options: Expo
     seen = verify(folder, recipe.model, spec, other, flat)
     require(seen, options.tolerance)
     measured = {"loss": seen.loss, "gradient": seen.gradient, "logits": seen.logits, "tolerance": options.tolerance}
+    feed = feed_of(other, flat)
+    if options.ort_python is not None:
+        start = read_trainables(recipe.model, spec)
+        write_artifacts(graphs.trained, spec, start, folder, options.ort_python, recipe.loss)
+        measured["ort_training"] = verify_artifacts(folder, spec, feed, seen.outputs, options.ort_python)
+        require_agreement(measured["ort_training"], options.tolerance)
     if options.precision is Precision.INT8:
-        feed = feed_of(other, flat)
-        graphs.save(folder, Numbers(Precision.INT8, calibrate(forward, feed | tensors(spec, flat))), budget)
+        graphs.save(folder, Numbers(Precision.INT8, calibrate(forward, feed | tensors(spec, flat), folder)), budget)
         measured["int8_cosine"] = int8_likeness(seen.outputs, run_graphs(folder, feed), spec)
         require_likeness(measured["int8_cosine"])
     return Measured(measured, graphs.inputs(), micro_batch)
+
+
+def _versions(options: ExportOptions) -> dict[str, str]:
+    found = {name: version(name) for name in ("ravan-fl", "torch", "transformers", "onnx")}
+    found["onnxruntime"] = onnxruntime.__version__  # of whichever package brings it
+    return found if options.ort_python is None else found | {"onnxruntime-training": ort_training.VERSION}
 
 
 def _tokens(recipe: Recipe) -> int:

@@ -17,22 +17,29 @@ import onnx_ir as ir
 from export.quantize import Fineness, Scheme, frozen_products, frozen_weight, quantized_weight, weight_name
 from export.weights import save_with_shared_weights
 from ravan.bundle import TRAIN
-from ravan.runtime.session import open_session
+from ravan.runtime.session import RuntimeOptions, open_session
 
 LARGEST_ERROR = 0.025
 """What the input's quantization may add to a product, relative, root mean square over the rows. int8 weights alone
 cause about 0.01."""
 BALANCES = (0.5, 0.65, 0.8, 1.0)
 """How much of a channel's size its row of W takes over; 1 for all of it."""
+SAMPLED = 512
+"""Columns of a weight that errors are measured on; a vocabulary's have tens of thousands, all much alike."""
 TINY = 1e-8
 
 
-def calibrate(forward: ir.Model, feed: Mapping[str, np.ndarray]) -> dict[str, Scheme]:
+def calibrate(forward: ir.Model, feed: Mapping[str, np.ndarray], scratch: Path) -> dict[str, Scheme]:
     """The scheme for each frozen product of a forward graph, by the name of its weight.
 
-    Products of one input get the same, so that it is quantized once. ``feed`` holds every input of the graph.
+    Products of one input get the same, so that it is quantized once.
+
+    Args:
+        forward: a float graph.
+        feed: every input of the graph.
+        scratch: a folder with room for the weights once more, for a while.
     """
-    inputs = _inputs_of_products(forward, feed)
+    inputs = _inputs_of_products(forward, feed, scratch)
     weights: defaultdict[str, dict[str, np.ndarray]] = defaultdict(dict)
     for node in frozen_products(forward.graph):
         weight = frozen_weight(node.inputs[1])
@@ -48,6 +55,7 @@ def calibrate(forward: ir.Model, feed: Mapping[str, np.ndarray]) -> dict[str, Sc
 
 def choose(x: np.ndarray, weights: Sequence[np.ndarray]) -> Scheme:
     """The cheapest that keeps every x W, x [rows, d_in], W [d_in, d_out], near what int8 weights alone make of it."""
+    weights = [weight[:, :: -(-weight.shape[1] // SAMPLED)] for weight in weights]
     allowed = float(np.hypot(_error(x, weights, None), LARGEST_ERROR))
     for fineness in (Fineness.TENSOR, Fineness.ROWS):
         if _error(x, weights, Scheme(fineness)) <= allowed:
@@ -90,18 +98,19 @@ def _quantized(x: np.ndarray, fineness: Fineness) -> np.ndarray:
     y = x / rows
     low, high = min(float(y.min()), 0.0), max(float(y.max()), 0.0)
     scale = max((high - low) / 255, 1e-30)
-    zero = np.rint(-low / scale)
+    zero = round(-low / scale)  # a number of Python: one of numpy would make all of this float64
     return np.asarray((np.clip(np.rint(y / scale) + zero, 0, 255) - zero) * scale * rows)
 
 
-def _inputs_of_products(forward: ir.Model, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _inputs_of_products(forward: ir.Model, feed: Mapping[str, np.ndarray], scratch: Path) -> dict[str, np.ndarray]:
     model = forward.clone()
     products: Sequence[ir.Node] = frozen_products(model.graph)
     values = {_name(node.inputs[0]): node.inputs[0] for node in products}
     model.graph.outputs[:] = [value for value in values.values() if value is not None]
-    with tempfile.TemporaryDirectory() as folder:  # a file, for a model of over 2 GB fits no message
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:  # a file, for a model of over 2 GB fits no message
         save_with_shared_weights({TRAIN: model}, Path(folder))
-        return dict(zip(values, open_session(Path(folder) / TRAIN).run(list(values), feed), strict=True))
+        session = open_session(Path(folder) / TRAIN, RuntimeOptions(mapped=True))
+        return dict(zip(values, session.run(list(values), feed), strict=True))
 
 
 def _name(value: ir.Value | None) -> str:

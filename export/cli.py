@@ -54,6 +54,12 @@ class ExportSettings(Settings):
         192, description="MB for activations: fewer tokens at a time, and in need layers computed twice, to fit in."
     )
     tolerance: float = Field(1e-4, gt=0, description="Largest accepted relative difference to torch's gradients.")
+    with_ort_training: bool = Field(
+        default=False, description="Add the official artifacts for devices that train with onnxruntime-training."
+    )
+    ort_training_python: Path | None = Field(
+        None, description="Python of an environment with onnxruntime-training, which makes the artifacts."
+    )
 
 
 class TextClassifierSettings(ExportSettings):
@@ -254,7 +260,9 @@ def _export(settings: ExportSettings, recipe: Callable[[], "Recipe"], name: str 
         raise SettingsError("Give either --rank or --budget: the one follows from the other.")
     with console.status("starting") as status:
         from export.bundle import ExportOptions, export_bundle
+        from ravan.runtime.ort_training import require_python
 
+        ort_python = require_python(settings.ort_training_python) if settings.with_ort_training else None
         options = ExportOptions(
             heads=settings.heads,
             rank=settings.rank,
@@ -267,6 +275,7 @@ def _export(settings: ExportSettings, recipe: Callable[[], "Recipe"], name: str 
             precision=settings.precision,
             tolerance=settings.tolerance,
             activation_memory=settings.activation_memory * 1_000_000,
+            ort_python=ort_python,
         )
         name = name or (Path(settings.model).name if Path(settings.model).exists() else settings.model)
         bundle = export_bundle(recipe, options, settings.out, name, lambda text: _step(status.update, text))

@@ -22,6 +22,7 @@ from ravan.torch import named_trainables
 
 OPSET = 20  # what onnxruntime 1.19.2 and newer run, with Gelu as one operator
 IR_VERSION = 10  # the newest that onnxruntime 1.19.2 reads
+LEAST_ONNXRUNTIME = "1.19.2"  # make test-matrix holds it to the same losses as the newest
 Axes = Mapping[str, Mapping[int, str]]
 """Of every batch input, the names of its dynamic axes."""
 

@@ -55,7 +55,12 @@ class Graphs:
         return eval_graph(self.forward, self.spec, numbers, self.loss)
 
     def _train(self, numbers: Numbers, budget: Budget | None) -> ir.Model:
-        return train_graph(self.parts.rest if self.parts else self.forward, self.spec, numbers, budget, self.loss)
+        return train_graph(self.trained, self.spec, numbers, budget, self.loss)
+
+    @property
+    def trained(self) -> ir.Model:
+        """The forward graph without what train.onnx leaves to a frozen prefix."""
+        return self.parts.rest if self.parts else self.forward
 
 
 def choose_micro_batch(

@@ -11,7 +11,7 @@ import onnx_ir.passes.common as passes
 from export.calibrate import calibrate
 from export.quantize import quantize_embeddings, quantize_frozen_products
 from ravan.runtime.names import LOGITS
-from ravan.runtime.session import open_session
+from ravan.runtime.session import RuntimeOptions, open_session
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ def write_int8(plain: Path, feed: Mapping[str, np.ndarray], out: Path) -> Agreem
         feed: a batch, which how finely each product's input is quantized is measured on.
         out: where to.
     """
-    model = ir.external_data.load_to_model(ir.load(plain))
+    model = ir.load(plain)  # its weights stay in their file
     passes.ShapeInferencePass()(model)
-    schemes = calibrate(model, feed)
+    schemes = calibrate(model, feed, out.parent)
     quantize_embeddings(model.graph)
     quantize_frozen_products(model.graph, forward=schemes)
     model.graph.outputs[0].name = LOGITS  # the last product may have been replaced
@@ -45,6 +45,6 @@ def write_int8(plain: Path, feed: Mapping[str, np.ndarray], out: Path) -> Agreem
         finish(model)
     model.graph.sort()
     ir.save(model, out, external_data=f"{out.name}.data")
-    (exact,), (seen,) = (open_session(path).run([LOGITS], feed) for path in (plain, out))
+    (exact,), (seen,) = (open_session(path, RuntimeOptions(mapped=True)).run([LOGITS], feed) for path in (plain, out))
     cosine = float(exact.ravel() @ seen.ravel() / (np.linalg.norm(exact) * np.linalg.norm(seen)))
     return Agreement(cosine, float((exact.argmax(-1) == seen.argmax(-1)).mean()))

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from ravan.bases import overfull
 from ravan.bundle import Bundle, Manifest
+from ravan.bundle_files import ARTIFACTS
 from ravan.spec import Init
 from ravan.update import largest_size
 
@@ -18,6 +19,7 @@ SHOWN = 4  # entries of a list; JSON gives all
 def facts(bundle: Bundle) -> dict[str, Any]:
     """What a user wants to know of a bundle."""
     manifest, spec = bundle.manifest, bundle.manifest.adapter
+    artifacts = sum(manifest.files[name].size for name in ARTIFACTS if name in manifest.files)
     return {
         "bundle": manifest.bundle_id,
         "model": manifest.model,
@@ -33,7 +35,10 @@ def facts(bundle: Bundle) -> dict[str, Any]:
         "saved": [tensor.name for tensor in spec.saved],
         "trainable_parameters": spec.size,
         "download_bytes": manifest.download_size,
+        **({"ort_training_bytes": artifacts} if artifacts else {}),
         "largest_upload_bytes": largest_size(spec),
+        "training_memory_bytes": dict(manifest.memory),
+        "needs": asdict(manifest.needs),
         "verification": dict(manifest.verification),
         "versions": dict(manifest.versions),
         "notes": notes(bundle),

@@ -25,9 +25,10 @@ from ravan.bundle_files import check_file
 from ravan.errors import ExportError
 from ravan.files import new_folder
 from ravan.inputs import Loss
+from ravan.layout import Vector
 from ravan.runtime.adapter import read_adapter
 from ravan.runtime.names import LOGITS
-from ravan.runtime.session import open_session
+from ravan.runtime.session import RuntimeOptions, open_session
 from ravan.torch import inject, merge, write_trainables
 
 INFERENCE = "model.onnx"
@@ -69,21 +70,15 @@ def merge_bundle(
     trainables = read_adapter(adapter, spec).trainables(spec)
     with quiet_transformers(), without_fast_paths(), new_folder(out) as folder:
         progress("merging")
-        recipe = reload(bundle, bundle.path(SOURCE))
-        batch = recipe.example(4, 24).batch
-        inject(recipe.model, spec)
-        write_trainables(recipe.model, spec, trainables)
-        expected = _logits(recipe, batch)
-        merge(recipe.model, spec)
-        recipe.save(folder)
+        batch, expected = _write_merged(bundle, trainables, folder)
         progress(f"exporting {INFERENCE}")
         merged = reload(bundle, folder)
         export_plain(merged.model, batch, merged.axes, merged.sizes, folder / INFERENCE)
         progress("comparing logits")
         arrays = {name: value.numpy() for name, value in batch.items()}
         by_torch = _logits(merged, batch)
-        (by_onnx,) = open_session(folder / INFERENCE).run([LOGITS], arrays)
-        values = recipe.loss is Loss.MEAN_SQUARED_ERROR
+        (by_onnx,) = open_session(folder / INFERENCE, RuntimeOptions(mapped=True)).run([LOGITS], arrays)
+        values = merged.loss is Loss.MEAN_SQUARED_ERROR
         off_torch, off_onnx = (apart(seen, expected, values=values) for seen in (by_torch, by_onnx))
         if not max(off_torch, off_onnx) <= TOLERANCE:
             raise ExportError(
@@ -95,6 +90,18 @@ def merge_bundle(
             progress(f"quantizing into {INT8_INFERENCE}")
             agreement = write_int8(folder / INFERENCE, arrays, folder / INT8_INFERENCE)
     return Merged(out, off_torch, off_onnx, agreement)
+
+
+def _write_merged(bundle: Bundle, trainables: Vector, folder: Path) -> tuple[dict[str, Tensor], np.ndarray]:
+    """Saves the merged model to ``folder`` and lets go of it; a batch, and the adapter model's logits for it."""
+    recipe, spec = reload(bundle, bundle.path(SOURCE)), bundle.manifest.adapter
+    batch = recipe.example(4, 24).batch
+    inject(recipe.model, spec)
+    write_trainables(recipe.model, spec, trainables)
+    expected = _logits(recipe, batch)
+    merge(recipe.model, spec)
+    recipe.save(folder)
+    return batch, expected
 
 
 def reload(bundle: Bundle, folder: Path) -> Recipe:

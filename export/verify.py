@@ -13,7 +13,7 @@ from ravan.bundle import EVAL, PREFIX, TRAIN
 from ravan.errors import BundleError, ExportError
 from ravan.layout import Vector
 from ravan.runtime.names import GRADIENTS, HIDDEN, IGNORED, LABELS, LOGITS, LOSS, TRAINABLES
-from ravan.runtime.session import open_session
+from ravan.runtime.session import RuntimeOptions, open_session
 from ravan.spec import AdapterSpec
 from ravan.torch import named_trainables, read_trainables, write_trainables
 
@@ -95,13 +95,17 @@ def int8_likeness(exact: GraphOutputs, int8: GraphOutputs, spec: AdapterSpec) ->
 
 def run_graphs(folder: Path, feed: Feed) -> GraphOutputs:
     """The graphs of a bundle's folder on one batch."""
-    if (folder / PREFIX).exists():
-        (hidden,) = _run(folder / PREFIX, [HIDDEN], feed)
-        loss, gradients = _run(folder / TRAIN, [LOSS, GRADIENTS], feed | {HIDDEN: hidden})
-    else:
-        loss, gradients = _run(folder / TRAIN, [LOSS, GRADIENTS], feed)
+    loss, gradients = _run(folder / TRAIN, [LOSS, GRADIENTS], with_hidden(folder, feed))
     eval_loss, *logits = _run(folder / EVAL, [LOSS, LOGITS], feed)
     return GraphOutputs(float(loss), gradients, logits[0] if logits else None, float(eval_loss))
+
+
+def with_hidden(folder: Path, feed: Feed) -> Feed:
+    """The feed as train.onnx takes it: with what prefix.onnx, if there is one, gives."""
+    if not (folder / PREFIX).exists():
+        return feed
+    (hidden,) = _run(folder / PREFIX, [HIDDEN], feed)
+    return feed | {HIDDEN: hidden}
 
 
 def feed_of(example: Example, trainables: Vector) -> Feed:
@@ -117,7 +121,7 @@ def _run(path: Path, outputs: list[str], feed: Feed) -> list[np.ndarray]:
         ExportError: onnxruntime refuses the graph.
     """
     try:
-        session = open_session(path)
+        session = open_session(path, RuntimeOptions(mapped=True))  # torch holds the weights once already
     except BundleError as error:
         raise ExportError(
             f"The model's graph is none that onnxruntime takes, replace what it names: {error}"

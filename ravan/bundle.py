@@ -7,6 +7,8 @@
     weights.bin     frozen weights and bases, shared by all graphs
     tokenizer.json  turns text into token ids; only in bundles for text
     initial.ravan   the adapter of round 0, as an update that carries every head
+    ort/            optional: the official ONNX Runtime training artifacts, the same float model a second time; only
+                    devices that train with onnxruntime-training fetch them
     manifest.json   this file's ``Manifest``
     source/         the model as it was loaded; stays with the operator and is used by merge
 
@@ -16,20 +18,22 @@ The bundle's id is the sha256 of its manifest's canonical JSON, so that it fixes
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ravan.bundle_files import MANIFEST, FileEntry, check_file, read_entries
+from ravan.bundle_files import ARTIFACTS, MANIFEST, FileEntry, check_file, read_entries
 from ravan.errors import BundleError, SpecError
 from ravan.inputs import CustomSettings, Metric, TensorInput
+from ravan.needs import UNSAID, Needs, require_schema
 from ravan.spec import AdapterSpec, canonical_json
 from ravan.writing import LanguageSettings, Seq2SeqSettings
 
 SCHEMA = 4
 READABLE = (1, 2, 3, 4)
+READ_SINCE = "0.1.0"  # the first ravan-fl that reads this schema
 TRAIN = "train.onnx"
 EVAL = "eval.onnx"
 PREFIX = "prefix.onnx"
@@ -112,8 +116,10 @@ class Manifest:
         seq2seq: only for sequence to sequence.
         custom: only for models of a user's own.
         inputs: of the graphs, the trainables left out and the labels last.
+        needs: the software that runs it.
         micro_batch: tokens that a device computes at a time unless told otherwise.
-        memory: bytes that a training process takes at its largest, by the name of the preset it was measured with.
+        memory: bytes that a training process takes at its largest, by the name of the preset it was measured with;
+            weights that stay mapped from their file, which the system can drop at any time, left out.
         schema: of the manifest; kept, so that the id of an older bundle stays what it was.
     """
 
@@ -133,6 +139,7 @@ class Manifest:
     seq2seq: Seq2SeqSettings | None = None
     custom: CustomSettings | None = None
     inputs: tuple[TensorInput, ...] = ()
+    needs: Needs = UNSAID
     micro_batch: int = MICRO_BATCH
     memory: Mapping[str, int] = field(default_factory=dict)
     schema: int = SCHEMA
@@ -178,8 +185,8 @@ class Manifest:
 
     @property
     def download_size(self) -> int:
-        """Bytes a device downloads, the manifest left out."""
-        return sum(entry.size for entry in self.files.values())
+        """Bytes a device downloads, the manifest and the artifacts for onnxruntime-training left out."""
+        return sum(entry.size for name, entry in self.files.items() if name not in ARTIFACTS)
 
     def to_json(self) -> str:
         """Canonical JSON."""
@@ -198,10 +205,7 @@ class Manifest:
         """
         try:
             value = json.loads(text)
-            if value["schema"] not in READABLE:
-                raise BundleError(
-                    f"The bundle needs manifest schema {value['schema']}, here is {SCHEMA}: update ravan-fl."
-                )
+            require_schema(value, READABLE)
             manifest = cls(
                 task=Task(value["task"]),
                 adapter=AdapterSpec.from_dict(value["adapter"]),
@@ -219,6 +223,7 @@ class Manifest:
                 seq2seq=Seq2SeqSettings.from_dict(value["seq2seq"]) if value.get("seq2seq") else None,
                 custom=CustomSettings.from_dict(value["custom"]) if value.get("custom") else None,
                 inputs=tuple(TensorInput.from_dict(entry) for entry in value.get("inputs", ())),
+                needs=Needs.from_dict(value["needs"]) if "needs" in value else UNSAID,
                 micro_batch=int(value.get("micro_batch", MICRO_BATCH)),
                 memory={str(k): int(v) for k, v in value.get("memory", {}).items()},
                 schema=int(value["schema"]),
@@ -230,7 +235,7 @@ class Manifest:
         return manifest
 
 
-_SINCE = {"language": 2, "image": 2, "micro_batch": 2, "memory": 2, "custom": 3, "inputs": 3, "seq2seq": 4}
+_SINCE = {"language": 2, "image": 2, "micro_batch": 2, "memory": 2, "custom": 3, "inputs": 3, "seq2seq": 4, "needs": 4}
 """The schema that a field came with: manifests of an older one keep their ids."""
 
 
@@ -270,8 +275,10 @@ class Bundle:
         return self.folder / name
 
 
-def open_bundle(folder: Path) -> Bundle:
+def open_bundle(folder: Path, may_lack: Collection[str] = ()) -> Bundle:
     """Reads a bundle's manifest and checks every device file, before anything is loaded from it.
+
+    What the folder ``may_lack``, as a device's does artifacts it does not use, is checked if it is there.
 
     Raises:
         BundleError: no manifest, or a file that is missing or was changed.
@@ -287,5 +294,6 @@ def open_bundle(folder: Path) -> Bundle:
         if name not in manifest.files:
             raise BundleError(f"The manifest of {folder} does not list {name}: export the bundle again.")
     for name, entry in manifest.files.items():
-        check_file(folder, name, entry)
+        if name not in may_lack or (folder / name).exists():
+            check_file(folder, name, entry)
     return Bundle(folder, manifest)

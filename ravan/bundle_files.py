@@ -10,6 +10,10 @@ from typing import Any
 from ravan.errors import BundleError
 
 MANIFEST = "manifest.json"
+TRAINING_MODEL, CHECKPOINT = "ort/training_model.onnx", "ort/checkpoint"
+EVAL_MODEL, OPTIMIZER_MODEL = "ort/eval_model.onnx", "ort/optimizer_model.onnx"
+ARTIFACTS = (TRAINING_MODEL, EVAL_MODEL, OPTIMIZER_MODEL, CHECKPOINT)
+"""The official ONNX Runtime training artifacts."""
 _CHUNK = 1 << 20
 
 

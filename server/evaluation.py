@@ -8,6 +8,8 @@ from pathlib import Path
 from ravan.bundle import Bundle
 from ravan.errors import SettingsError
 from ravan.runtime.examples import in_order_of_size, read_examples
+from ravan.runtime.footprint import fitting
+from ravan.runtime.memory import available_memory
 from ravan.runtime.session import Batch, Evaluation, Evaluator, RuntimeOptions
 from ravan.update import Update
 from server.bundles import Bundles
@@ -21,7 +23,7 @@ class HeldOut:
     def __init__(self, bundle: Bundle, path: Path, batch_size: int, options: RuntimeOptions) -> None:
         self._spec = bundle.manifest.adapter
         self._batches: Sequence[Batch] = list(in_order_of_size(read_examples(bundle, path), batch_size))
-        self._evaluator = Evaluator(bundle, options)
+        self._evaluator = Evaluator(bundle, fitting(bundle.manifest, options, available_memory()))
         self._stopped = threading.Event()
 
     def evaluate(self, adapter: Update) -> Evaluation:

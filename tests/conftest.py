@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
-from tokenizers import Tokenizer, models
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel
 from typer.testing import CliRunner
 
 from export.bundle import ExportOptions, export_bundle
@@ -21,6 +20,7 @@ from export.text_classifier import text_classifier
 from ravan.bundle import Bundle, open_bundle
 from ravan.spec import AdapterSpec, LayerSpec, TensorSpec
 from tests.databases import database, postgres  # noqa: F401 - fixtures
+from tests.decoders import write_llama
 from tests.families.words import SPECIAL, word_tokenizer
 from tests.images import SHAPES, write_vit
 from tests.seq2seq import teach, write_t5
@@ -104,25 +104,7 @@ def top_bundle(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama with grouped keys and tied embeddings, and a tokenizer of single characters."""
-    folder = tmp_path_factory.mktemp("model") / "tiny-llama"
-    letters = ["<end>", "<unknown>", *"abcdefghijklmnopqrstuvwxyz ,.\n"]
-    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(letters)}, [], unk_token="<unknown>"))
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", unk_token="<unknown>")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(letters),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        tie_word_embeddings=True,
-        initializer_range=0.2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    fast.save_pretrained(folder)
-    return folder
+    return write_llama(tmp_path_factory.mktemp("model") / "tiny-llama")
 
 
 @pytest.fixture(scope="session")

@@ -2,16 +2,19 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from ravan.bundle import INITIAL, MICRO_BATCH, PREFIX, Bundle, open_bundle
+from ravan.bundle import INITIAL, MICRO_BATCH, PREFIX, WEIGHTS, Bundle, Manifest, Precision, open_bundle
 from ravan.errors import RuntimeProblem
+from ravan.layout import Vector
 from ravan.runtime.examples import random_batch
-from ravan.runtime.memory import peak_memory
+from ravan.runtime.memory import mapped_part, peak_memory
 from ravan.runtime.names import HIDDEN
+from ravan.runtime.ort_training import OrtTrainStep
 from ravan.runtime.session import Batch, Prefix, RuntimeOptions, TrainStep
 from ravan.update import decode
 
@@ -39,12 +42,30 @@ PRESETS = {
     "fast": Preset(RuntimeOptions(spinning=True), most_tokens=MICRO_BATCH),
 }
 MEASURED = ("small",)
+ORT_TRAINING = "ort-training"
 DEFAULT_LENGTH = 128
 
 
-def footprint(folder: Path) -> dict[str, int]:
-    """The largest resident size of a training process, bytes, by preset; each measured in a process of its own."""
-    return {preset: _measure(folder, preset) for preset in MEASURED}
+def footprint(folder: Path, ort_python: Path | None = None) -> dict[str, int]:
+    """What a training process holds at its largest, bytes, by preset; each measured in a process of its own.
+
+    Weights that stay mapped are left out: the system drops them when it needs the room, and reads them again. With a
+    Python that has onnxruntime-training also the size of the process in which it trains, as ``ORT_TRAINING``.
+    """
+    measured = {preset: _measure(folder, preset) for preset in MEASURED}
+    return measured if ort_python is None else measured | {ORT_TRAINING: _measure_ort(open_bundle(folder), ort_python)}
+
+
+def fitting(manifest: Manifest, options: RuntimeOptions, available: int | None) -> RuntimeOptions:
+    """The options, with weights left in their file where the machine has no room for packed copies of them."""
+    copies = 1 if manifest.precision is Precision.INT8 else 2  # of float ones, for the forward and the backward pass
+    needed = least_memory(manifest) + copies * manifest.files[WEIGHTS].size
+    return options if available is None or available >= needed else replace(options, mapped=True)
+
+
+def least_memory(manifest: Manifest) -> int:
+    """Bytes that training takes in onnxruntime with the preset that takes least; 0 if that was never measured."""
+    return min((size for name, size in manifest.memory.items() if name != ORT_TRAINING), default=0)
 
 
 def full_parts(bundle: Bundle, rows: int, length: int, tokens: int) -> list[Batch]:
@@ -66,17 +87,34 @@ def _measure(folder: Path, preset: str) -> int:
 
 
 def _measure_here(bundle: Bundle, preset: Preset) -> int:
-    """One step on one full micro-batch."""
+    """A step on one full micro-batch, after one on a single row, which brings all weights that are read into memory."""
+    start, batch = _full_micro_batch(bundle, preset)
+    step = TrainStep(bundle, preset.runtime)
+    step(start, {name: values[:1] for name, values in batch.items()})
+    step(start, batch)
+    return peak_memory() - mapped_part(bundle.path(WEIGHTS))
+
+
+def _measure_ort(bundle: Bundle, python: Path) -> int:
+    """The size with onnxruntime-training, which has a process of its own."""
+    preset = PRESETS["default"]
+    with closing(OrtTrainStep(bundle, preset.runtime, python)) as step:
+        step(*_full_micro_batch(bundle, preset))
+        return step.peak_memory
+
+
+def _full_micro_batch(bundle: Bundle, preset: Preset) -> tuple[Vector, Batch]:
+    """The first round's trainables, and as much noise as is computed at a time."""
     manifest = bundle.manifest
     tokens = preset.micro_batch(bundle)
     length = min(manifest.max_length, tokens) or DEFAULT_LENGTH
     rows = max(tokens // manifest.row_tokens(length), 1)
     (batch,) = full_parts(bundle, rows, length, tokens)
-    if PREFIX in manifest.files:
-        batch = {**batch, HIDDEN: Prefix(bundle, preset.runtime)(batch)}
+    prefix = Prefix(bundle, preset.runtime) if PREFIX in manifest.files else None
+    if prefix is not None:
+        batch = {**batch, HIDDEN: prefix(batch)}
     start = decode(manifest.adapter, bundle.path(INITIAL).read_bytes()).trainables(manifest.adapter)
-    TrainStep(bundle, preset.runtime)(start, batch)
-    return peak_memory()
+    return start, batch
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from ravan.bundle import EVAL, PREFIX, TRAIN, Bundle
+from ravan.bundle import EVAL, PREFIX, TRAIN, Bundle, Manifest
 from ravan.errors import BundleError, RuntimeProblem
 from ravan.layout import Vector
+from ravan.needs import require_onnxruntime
 from ravan.runtime.checks import Arrays, check_batch, check_labels
 from ravan.runtime.names import CORRECT, EXACT, GRADIENTS, HIDDEN, LABELS, LOSS, TRAINABLES, WEIGHT
 
@@ -59,7 +60,7 @@ class Session:
             return list(_worker().submit(self._session.run, list(outputs), taken).result())
         except Exception as error:  # onnxruntime's exceptions share no base class but Exception
             raise RuntimeProblem(
-                f"onnxruntime failed in a step ({_first_line(error)}): use smaller batches or free memory."
+                f"onnxruntime failed in a step ({first_line(error)}): use smaller batches or free memory."
             ) from error
 
 
@@ -72,13 +73,24 @@ def open_session(path: Path, options: RuntimeOptions | None = None) -> Session:
     return Session(path, options or RuntimeOptions())
 
 
+def require_runtime(manifest: Manifest) -> None:
+    """Raises EnvironmentProblem, which says what to install, if this onnxruntime is older than the bundle needs."""
+    require_onnxruntime(manifest.needs, ort.__version__)
+
+
+def _graph(bundle: Bundle, name: str, options: RuntimeOptions | None) -> Session:
+    require_runtime(bundle.manifest)
+    return open_session(bundle.path(name), options)
+
+
 @cache
 def _worker() -> ThreadPoolExecutor:
     """The thread of all sessions."""
     return ThreadPoolExecutor(1, "onnxruntime")
 
 
-def _open(path: Path, options: RuntimeOptions) -> ort.InferenceSession:
+def session_settings(options: RuntimeOptions) -> ort.SessionOptions:
+    """The options as onnxruntime takes them."""
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
@@ -89,15 +101,24 @@ def _open(path: Path, options: RuntimeOptions) -> ort.InferenceSession:
     settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spinning else "0")
     if options.mapped:
         settings.add_session_config_entry("session.disable_prepacking", "1")
+    return settings
+
+
+def _open(path: Path, options: RuntimeOptions) -> ort.InferenceSession:
+    # Folding would keep a copy of every weight that a product reads transposed; without it the product turns W itself.
+    left_out = ["ConstantFolding"] if options.mapped else []
     try:
-        return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(
+            str(path), session_settings(options), providers=["CPUExecutionProvider"], disabled_optimizers=left_out
+        )
     except Exception as error:  # onnxruntime's exceptions share no base class but Exception
         raise BundleError(
-            f"onnxruntime {ort.__version__} refuses {path.name} ({_first_line(error)}): export the bundle again."
+            f"onnxruntime {ort.__version__} refuses {path.name} ({first_line(error)}): export the bundle again."
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, without the rest of onnxruntime's report."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
@@ -115,7 +136,7 @@ class TrainStep:
 
     def __init__(self, bundle: Bundle, options: RuntimeOptions | None = None) -> None:
         self._manifest = bundle.manifest
-        self._session = open_session(bundle.path(TRAIN), options)
+        self._session = _graph(bundle, TRAIN, options)
 
     def __call__(self, trainables: Vector, batch: Batch) -> StepResult:
         """One forward and backward pass; ``trainables`` and the gradients are flat, in the spec's order.
@@ -129,13 +150,21 @@ class TrainStep:
         loss, weight, gradients = self._session.run([LOSS, WEIGHT, GRADIENTS], feed)
         return StepResult(float(loss), float(weight), gradients)
 
+    @property
+    def peak_memory(self) -> int:
+        """Of other processes: none."""
+        return 0
+
+    def close(self) -> None:
+        """Nothing to end: the session goes with the object."""
+
 
 class Prefix:
     """prefix.onnx of a bundle: what no trainable changes, from the raw batch."""
 
     def __init__(self, bundle: Bundle, options: RuntimeOptions | None = None) -> None:
         self._manifest = bundle.manifest
-        self._session = open_session(bundle.path(PREFIX), options)
+        self._session = _graph(bundle, PREFIX, options)
 
     def __call__(self, batch: Batch) -> NDArray[np.float32]:
         """Hidden states [batch, length, width].
@@ -175,7 +204,7 @@ class Evaluator:
 
     def __init__(self, bundle: Bundle, options: RuntimeOptions | None = None) -> None:
         self._manifest = bundle.manifest
-        self._session = open_session(bundle.path(EVAL), options)
+        self._session = _graph(bundle, EVAL, options)
 
     def evaluate(self, trainables: Vector, batches: Iterable[Batch]) -> Evaluation:
         """Mean loss over all labels of the batches, and accuracy over them or, see ``by_example``, over examples.

@@ -82,14 +82,16 @@ class Fleet:
         done = subprocess.run([*command, *flags], capture_output=True, text=True, cwd=self.folder, check=False)
         assert done.returncode == 0, done.stderr
 
-    def device(self, name: str, *data: Path, options: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
-        """Starts a client in the edge environment."""
+    def device(
+        self, name: str, *data: Path, options: tuple[str, ...] = (), python: str | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Starts a client, in the edge environment unless another Python is given."""
         flags = ["--home", str(self.folder / name), "--until-finished", *options]
         if not self.secure:
             flags += ["--server", f"127.0.0.1:{self.port}", "--insecure"]
         for path in data:
             flags += ["--data", str(path)]
-        return self.start(name, [edge_python(), "-m", "edge.cli", "run", *flags])
+        return self.start(name, [python or edge_python(), "-m", "edge.cli", "run", *flags])
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command of ravan-server on this server's state, or of ravan-edge in the edge environment, to its end."""

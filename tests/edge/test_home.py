@@ -1,17 +1,20 @@
 """What a device keeps, against a server that is up to no good."""
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edge.home import Home
-from ravan.bundle import Bundle
-from ravan.bundle_files import MANIFEST
+from ravan.bundle import Bundle, open_bundle
+from ravan.bundle_files import ARTIFACTS, MANIFEST, describe_file
 from ravan.errors import BundleError, EnvironmentProblem
 from ravan.files import new_folder
+from ravan.runtime.ort_training import has_artifacts
 
 
 class Served:
@@ -62,6 +65,14 @@ def test_other_bytes_than_the_manifest_promises_are_refused(home: Home, bundle: 
     assert home.bundle(Served(bundle), bundle_id(bundle))  # type: ignore[arg-type]
 
 
+def test_a_bundle_for_a_newer_onnxruntime_is_refused_before_it_is_fetched(home: Home, bundle: Bundle) -> None:
+    later = replace(bundle.manifest, needs=replace(bundle.manifest.needs, onnxruntime="77.0"))
+    server = Served(replace(bundle, manifest=later))
+    with pytest.raises(EnvironmentProblem, match=r"needs onnxruntime 77\.0 or newer.*pip install"):
+        home.bundle(server, later.bundle_id)  # type: ignore[arg-type]
+    assert [name for name, _ in server.fetched] == [MANIFEST]
+
+
 def test_another_manifest_is_refused(home: Home, bundle: Bundle) -> None:
     with pytest.raises(BundleError, match="not the one of this bundle"):
         home.bundle(Served(bundle), "0" * 64)  # type: ignore[arg-type]
@@ -97,3 +108,43 @@ def test_devices_of_one_process_fetch_a_bundle_once(home: Home, bundle: Bundle) 
     for thread in threads:
         thread.join()
     assert len(server.fetched) == 1 + len(bundle.manifest.files)
+
+
+@pytest.fixture
+def with_artifacts(bundle: Bundle, tmp_path: Path) -> Bundle:
+    """A bundle with files in the places of the artifacts for onnxruntime-training."""
+    copy = shutil.copytree(bundle.folder, tmp_path / "with-artifacts")
+    (copy / "ort").mkdir()
+    for name in ARTIFACTS:
+        (copy / name).write_bytes(name.encode() * 100)
+    files = {**bundle.manifest.files, **{name: describe_file(copy / name) for name in ARTIFACTS}}
+    manifest = replace(bundle.manifest, files=files)
+    (copy / MANIFEST).write_text(manifest.to_json())
+    return open_bundle(copy)
+
+
+def test_artifacts_are_fetched_by_who_wants_them_and_when(home: Home, with_artifacts: Bundle) -> None:
+    server = Served(with_artifacts)
+    plain = home.bundle(server, bundle_id(with_artifacts))  # type: ignore[arg-type]
+    assert not has_artifacts(plain)
+    assert not {name for name, _ in server.fetched} & set(ARTIFACTS)
+    fetched = len(server.fetched)
+    for _ in range(2):
+        whole = home.bundle(server, bundle_id(with_artifacts), lambda manifest: ARTIFACTS)  # type: ignore[arg-type]
+        assert has_artifacts(whole)
+        assert {name for name, _ in server.fetched[fetched:]} == set(ARTIFACTS)
+    assert open_bundle(whole.folder) == whole
+
+
+def test_artifacts_that_were_changed_are_fetched_again(home: Home, with_artifacts: Bundle) -> None:
+    server, name = Served(with_artifacts), ARTIFACTS[0]
+    held = home.bundle(server, bundle_id(with_artifacts), lambda manifest: ARTIFACTS)  # type: ignore[arg-type]
+    held.path(name).write_bytes(b"changed")
+    again = home.bundle(server, bundle_id(with_artifacts), lambda manifest: ARTIFACTS)  # type: ignore[arg-type]
+    assert again.path(name).read_bytes() == with_artifacts.path(name).read_bytes()
+
+
+def test_what_an_operator_hosts_must_hold_its_artifacts(with_artifacts: Bundle) -> None:
+    with_artifacts.path(ARTIFACTS[0]).unlink()
+    with pytest.raises(BundleError, match="is missing from the bundle"):
+        open_bundle(with_artifacts.folder)

@@ -1,6 +1,7 @@
 """How an input is quantized follows from what it is like, and keeps its product."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -9,7 +10,7 @@ import pytest
 from export.calibrate import LARGEST_ERROR, calibrate, choose
 from export.forward import IR_VERSION, OPSET
 from export.onnx_builder import Builder
-from export.quantize import Fineness, Scheme, quantize_frozen_products
+from export.quantize import Fineness, Scheme, frozen_products, quantize_frozen_products, weight_name
 from tests.export.test_quantize import session
 
 ROWS, WIDTH, OUT = 40, 256, 192
@@ -68,7 +69,8 @@ def graph(weight: np.ndarray) -> ir.Model:
 def product_error(x: np.ndarray, weight: np.ndarray, scheme: Scheme) -> float:
     """Of the product as onnxruntime computes it, relative, root mean square over the rows."""
     model = graph(weight)
-    quantize_frozen_products(model.graph, forward=dict.fromkeys(calibrate(model, {"x": x}), scheme))
+    names = [weight_name(node.inputs[1]) for node in frozen_products(model.graph)]
+    quantize_frozen_products(model.graph, forward=dict.fromkeys(names, scheme))
     (y,) = session(model).run(None, {"x": x})
     errors = np.linalg.norm(y - x @ weight, axis=1) / np.linalg.norm(x @ weight, axis=1)
     return float(np.sqrt((errors**2).mean()))
@@ -76,10 +78,11 @@ def product_error(x: np.ndarray, weight: np.ndarray, scheme: Scheme) -> float:
 
 @pytest.mark.parametrize(("draw", "fineness", "by_channel"), CASES)
 def test_the_cheapest_scheme_that_is_enough_is_chosen(
-    weight: np.ndarray, draw: Callable[[], np.ndarray], fineness: Fineness, *, by_channel: bool
+    weight: np.ndarray, draw: Callable[[], np.ndarray], fineness: Fineness, tmp_path: Path, *, by_channel: bool
 ) -> None:
     x = draw()
-    (chosen,) = calibrate(graph(weight), {"x": x}).values()
+    (chosen,) = calibrate(graph(weight), {"x": x}, tmp_path).values()
+    assert not list(tmp_path.iterdir())
     assert chosen.fineness is fineness
     assert (chosen.channels is not None) == by_channel
     assert product_error(x, weight, chosen) < 1.5 * LARGEST_ERROR  # the weights' own error comes on top
@@ -101,7 +104,15 @@ def test_what_neither_channels_nor_rows_even_out_is_quantized_twice() -> None:
     assert product_error(x, weight, chosen) < 1.5 * LARGEST_ERROR
 
 
-def test_products_of_one_input_share_its_scheme() -> None:
+def test_a_wide_weight_is_judged_by_a_part_of_its_columns(monkeypatch: pytest.MonkeyPatch, weight: np.ndarray) -> None:
+    for draw, fineness, _ in CASES:
+        whole = choose(draw(), [weight])
+        with monkeypatch.context() as patch:
+            patch.setattr("export.calibrate.SAMPLED", OUT // 3)
+            assert choose(draw(), [weight]).fineness is whole.fineness is fineness
+
+
+def test_products_of_one_input_share_its_scheme(tmp_path: Path) -> None:
     """So that it is quantized once: the factors of its channels serve both."""
     generator = np.random.default_rng(0)
     weights = [generator.standard_normal((WIDTH, n)).astype(np.float32) for n in (OUT, 2 * OUT)]
@@ -110,6 +121,6 @@ def test_products_of_one_input_share_its_scheme() -> None:
     model = graph(weights[0])
     b = Builder(model.graph, "second")
     model.graph.outputs.append(b.op("MatMul", model.graph.inputs[0], b.constant(weights[1])))
-    first, second = calibrate(model, {"x": large_channel()}).values()
+    first, second = calibrate(model, {"x": large_channel()}, tmp_path).values()
     assert first is second
     assert first.channels is not None

@@ -15,7 +15,7 @@ from ravan.bundle_files import MANIFEST
 from ravan.errors import BundleError
 from ravan.spec import canonical_json
 
-SINCE = {"language": 2, "image": 2, "micro_batch": 2, "memory": 2, "custom": 3, "inputs": 3, "seq2seq": 4}
+SINCE = {"language": 2, "image": 2, "micro_batch": 2, "memory": 2, "custom": 3, "inputs": 3, "seq2seq": 4, "needs": 4}
 
 
 @pytest.fixture
@@ -58,9 +58,17 @@ def test_a_file_outside_the_bundle_is_refused(bundle: Bundle, name: str) -> None
         Manifest.from_json(json.dumps(value))
 
 
-def test_a_newer_schema_says_which_it_needs(bundle: Bundle) -> None:
-    value = json.loads(bundle.manifest.to_json()) | {"schema": SCHEMA + 1}
-    with pytest.raises(BundleError, match=f"needs manifest schema {SCHEMA + 1}, here is {SCHEMA}"):
+@pytest.mark.parametrize(
+    ("needs", "said"),
+    [
+        ({"ravan": "7.1"}, r"needs ravan-fl 7\.1 or newer: .* schema {}, here is {}: .*'ravan-fl>=7\.1'\.$"),
+        ({"ravan": "7' ; rm -rf ~ '"}, "needs a newer ravan-fl: .* schema {}, here is {}: .*'ravan-fl'\\.$"),
+        ("none of ours", "needs a newer ravan-fl: .* schema {}, here is {}: .*'ravan-fl'\\.$"),
+    ],
+)
+def test_a_newer_schema_says_which_version_it_needs(bundle: Bundle, needs: object, said: str) -> None:
+    value = json.loads(bundle.manifest.to_json()) | {"schema": SCHEMA + 1, "needs": needs}
+    with pytest.raises(BundleError, match=said.format(SCHEMA + 1, SCHEMA)):
         Manifest.from_json(json.dumps(value))
 
 
@@ -71,7 +79,7 @@ json_values = st.recursive(
 )
 
 
-FIELDS = ["schema", "adapter", "labels", "files", "source_files", "versions", "max_length", "custom", "inputs"]
+FIELDS = ["schema", "adapter", "labels", "files", "source_files", "versions", "max_length", "custom", "inputs", "needs"]
 
 
 @given(st.sampled_from(FIELDS), json_values)
