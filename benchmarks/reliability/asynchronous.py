@@ -4,6 +4,7 @@ What devices drew depends on when they asked, so every adapter is computed again
 the order of receipt: the bits must be the same, and the order must be one that devices hold receipts for.
 """
 
+import contextlib
 import hashlib
 import random
 import threading
@@ -24,6 +25,7 @@ from edge.fleet_client import FleetClient
 from protos.ravan.v1 import fleet_pb2 as pb
 from ravan.aggregate import Contribution
 from ravan.bundle import INITIAL, Bundle
+from ravan.errors import EnvironmentProblem
 from ravan.layout import Vector
 from ravan.spec import AdapterSpec
 from ravan.staleness import carried_over
@@ -35,7 +37,7 @@ from server.sql_state import open_sqlite
 BUFFER, STALEST, ROUNDS, KILLS = 3, 4, 120, 30
 PAUSES = (0.0, 0.0, 0.02, 0.1, 0.3)
 """Seconds that each device takes to train."""
-LIFE_SECONDS = 6.0
+LIFE_SECONDS = 4.0
 MOST_SECONDS = 600.0
 MAY_BE_REFUSED = {"too-stale", "round-closed"}
 SEED = 8
@@ -105,6 +107,8 @@ class Trial:
     def _live(self, server: Server, over: threading.Event) -> None:
         for fault in (*self.faults, ""):
             server.start(fault)
+            with contextlib.suppress(EnvironmentProblem):  # it may be killed before it answers
+                server.wait()
             end = time.monotonic() + LIFE_SECONDS
             while server.runs and not over.is_set() and not (fault and time.monotonic() > end):
                 over.wait(0.01)

@@ -4,6 +4,7 @@ Devices call any server. Each server is started again whenever it died, and the 
 asked of the database what ``crash.py`` asks of a folder.
 """
 
+import contextlib
 import random
 import threading
 import time
@@ -23,6 +24,7 @@ from benchmarks.reliability.hosts import Server
 from edge.fleet_client import FleetClient
 from protos.ravan.v1 import fleet_pb2 as pb
 from ravan.bundle import INITIAL, Bundle
+from ravan.errors import EnvironmentProblem
 from server.postgres import open_engine
 from server.records import AssignmentState, RoundState, RunState
 from server.settings import RunOptions
@@ -30,8 +32,8 @@ from server.sql_blobs import SqlBlobs
 from server.sql_state import SqlState
 
 SERVERS, DEVICES, ROUNDS, KILLS = 3, 3, 200, 60
-LIFE_SECONDS = 6.0
-"""After which a server that did not reach its point is killed wherever it is."""
+LIFE_SECONDS = 4.0
+"""From its first answer on, after which a server that did not reach its point is killed wherever it is."""
 MOST_SECONDS = 900.0
 SEED = 6
 
@@ -119,6 +121,8 @@ class Trial:
         while not over.is_set():
             fault = next(faults, "")
             server.start(fault)
+            with contextlib.suppress(EnvironmentProblem):  # it may be killed before it answers
+                server.wait()
             end = time.monotonic() + LIFE_SECONDS
             while server.runs and not over.is_set() and not (fault and time.monotonic() > end):
                 over.wait(0.01)
