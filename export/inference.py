@@ -16,23 +16,28 @@ from ravan.runtime.session import open_session
 
 @dataclass(frozen=True)
 class Agreement:
-    """An int8 graph beside the float one on one batch.
+    """An int8 graph beside the float one on one batch, which it was not calibrated on.
 
     Attributes:
+        difference: largest of any logit, absolute.
         cosine: between all logits.
-        same: share of the rows (tokens of a language model) with the same largest logit.
+        same: share of the predictions with the same largest logit.
+        predictions: how many: rows, or tokens where labels belong to these.
     """
 
+    difference: float
     cosine: float
     same: float
+    predictions: int
 
 
-def write_int8(plain: Path, feed: Mapping[str, np.ndarray], out: Path) -> Agreement:
+def write_int8(plain: Path, feed: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], out: Path) -> Agreement:
     """Quantizes the inference graph at ``plain`` into ``out``, its weights beside it in ``out``.data.
 
     Args:
         plain: a float graph from a batch to logits.
         feed: a batch, which how finely each product's input is quantized is measured on.
+        other: a batch to compare the two graphs on.
         out: where to.
     """
     model = ir.external_data.load_to_model(ir.load(plain))
@@ -45,6 +50,7 @@ def write_int8(plain: Path, feed: Mapping[str, np.ndarray], out: Path) -> Agreem
         finish(model)
     model.graph.sort()
     ir.save(model, out, external_data=f"{out.name}.data")
-    (exact,), (seen,) = (open_session(path).run([LOGITS], feed) for path in (plain, out))
+    (exact,), (seen,) = (open_session(path).run([LOGITS], other) for path in (plain, out))
     cosine = float(exact.ravel() @ seen.ravel() / (np.linalg.norm(exact) * np.linalg.norm(seen)))
-    return Agreement(cosine, float((exact.argmax(-1) == seen.argmax(-1)).mean()))
+    same = exact.argmax(-1) == seen.argmax(-1)
+    return Agreement(float(np.abs(exact - seen).max()), cosine, float(same.mean()), same.size)

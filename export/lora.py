@@ -1,7 +1,8 @@
 """A trained adapter as a LoRA adapter of rank heads * rank that PEFT loads, and exactly the same function.
 
 Heads side by side are one product: sum_i B_i (s_i H_i) A_i = lora_B lora_A with lora_A = [A_1; ..; A_h] and
-lora_B = [B_1 s_1 H_1, .., B_h s_h H_h]. Modules trained whole go along as PEFT's modules to save.
+lora_B = [B_1 s_1 H_1, .., B_h s_h H_h]. Modules trained whole go along as PEFT's modules to save. The rank stays
+heads * rank also where a layer is less wide than that, which PEFT takes.
 """
 
 import json
