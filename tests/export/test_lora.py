@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from export.bundle import ExportOptions, export_bundle
 from export.lora import CONFIG, write_lora
@@ -20,6 +21,7 @@ from ravan.bundle import SOURCE, Bundle
 from ravan.errors import BundleError, EnvironmentProblem, ExportError
 from ravan.runtime.adapter import write_adapter
 from ravan.runtime.session import open_session
+from ravan.spec import TensorSpec
 from ravan.torch import inject, write_trainables
 from ravan.update import Update
 from tests.families.test_language import FAMILIES
@@ -52,16 +54,17 @@ def test_peft_gives_the_adapter_models_logits(
     assert_same_logits(bundle, adapter, written.folder)
 
 
-def assert_same_logits(bundle: Bundle, adapter: Update, lora: Path) -> None:
-    """PEFT loads the folder without a warning, and gives what the model with the adapter gives."""
+def assert_same_logits(bundle: Bundle, adapter: Update, lora: Path, model: Any = None) -> None:
+    """PEFT loads the folder onto the model without a warning, and gives what the model with the adapter gives."""
     recipe, spec = reload(bundle, bundle.path(SOURCE)), bundle.manifest.adapter
+    model = recipe.model if model is None else model
     batch = recipe.example(3, 9).batch
     with torch.no_grad():
-        before = recipe.model(**batch).logits
+        before = model(**batch).logits
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # PEFT warns of weights it finds no place for
             warnings.simplefilter("ignore", FutureWarning)
-            plain: Any = PeftModel.from_pretrained(recipe.model, str(lora)).eval()
+            plain: Any = PeftModel.from_pretrained(model, str(lora)).eval()
         seen = plain(**batch).logits
         ours = reload(bundle, bundle.path(SOURCE)).model
         inject(ours, spec)
@@ -95,14 +98,33 @@ def test_an_adapter_of_another_bundle_becomes_no_lora(bundle: Bundle, lm_bundle:
     assert not (tmp_path / "lora").exists()
 
 
-def test_a_part_of_a_fused_layer_is_named(tmp_path: Path) -> None:
-    (gpt2,) = (family for family in FAMILIES if family.model == "GPT-2")
-    gpt2.make(tmp_path / "model")
-    options = ExportOptions(heads=2, rank=4)
-    bundle = export_bundle(lambda: gpt2.recipe(tmp_path / "model"), options, tmp_path / "bundle", "gpt2")
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Query and value, which are parts of one layer, a layer that is none, and one that is trained whole."""
+    folder = tmp_path_factory.mktemp("gpt2")
+    (family,) = (family for family in FAMILIES if family.model == "GPT-2")
+    family.make(folder / "model")
+    options = ExportOptions(heads=2, rank=4, targets=("query", "value", "c_fc"), saved=("1.attn.c_proj",))
+    return export_bundle(lambda: family.recipe(folder / "model"), options, folder / "bundle", "gpt2")
+
+
+def test_fused_and_turned_layers_become_those_of_the_model(gpt2: Bundle, tmp_path: Path) -> None:
+    adapter = trained(gpt2, tmp_path / "adapter.safetensors")
+    assert write_lora(gpt2, tmp_path / "adapter.safetensors", tmp_path / "lora").layers == 4
+    plain = AutoModelForCausalLM.from_pretrained(gpt2.path(SOURCE)).eval()
+    assert_same_logits(gpt2, adapter, tmp_path / "lora", plain)
+    config = json.loads((tmp_path / "lora" / CONFIG).read_text())
+    assert config["r"] == 8
+    assert config["rank_pattern"] == {f"transformer.h.{i}.attn.c_attn": 16 for i in range(2)}
+
+
+def test_a_part_of_a_fused_layer_trained_whole_is_named(gpt2: Bundle, tmp_path: Path) -> None:
+    part = TensorSpec("transformer.h.0.attn.c_attn.key.weight", (32, 32))
+    bundle = Bundle(gpt2.folder, replace(gpt2.manifest, adapter=replace(gpt2.manifest.adapter, saved=(part,))))
     trained(bundle, tmp_path / "adapter.safetensors")
-    with pytest.raises(ExportError, match=r"c_attn.query is a part of a fused layer"):
+    with pytest.raises(ExportError, match=r"c_attn.key was trained whole and is a part of a layer"):
         write_lora(bundle, tmp_path / "adapter.safetensors", tmp_path / "lora")
+    assert not (tmp_path / "lora").exists()
 
 
 def test_a_folder_that_exists_is_left_alone(bundle: Bundle, tmp_path: Path) -> None:
