@@ -20,6 +20,7 @@ from ravan.files import lock_folder, sync_folder, write_atomically
 log = structlog.get_logger()
 LEFT_OUT = ".left-out"
 LARGEST_MANIFEST = 16 << 20  # bytes
+BUNDLES = "bundles"
 
 
 class Home:
@@ -34,7 +35,7 @@ class Home:
     """
 
     def __init__(self, folder: Path) -> None:
-        devices, self._bundles = folder / "devices", folder / "bundles"
+        devices, self._bundles = folder / "devices", folder / BUNDLES
         devices.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._bundles.mkdir(exist_ok=True)
         self._lock = lock_folder(folder, "client")

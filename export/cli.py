@@ -212,11 +212,7 @@ def merge(
         merged = merge_bundle(open_bundle(bundle), adapter, out, lambda text: _step(status.update, text), int8=int8)
     console.print(f"{merged.folder}: logits within {max(merged.transformers, merged.onnx):.1e} of the adapter model")
     if merged.int8:
-        seen = merged.int8
-        console.print(
-            f"int8: logits within {seen.difference:.2g} of those, cosine {seen.cosine:.4f}, "
-            f"{seen.same:.1%} of {seen.predictions} predictions on random input the same"
-        )
+        console.print(f"int8: {merged.int8}")
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """A merged model's inference graph with int8 weights, in plain ONNX operators, beside the float one."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ class Agreement:
     Attributes:
         difference: largest of any logit, absolute.
         cosine: between all logits.
-        same: share of the predictions with the same largest logit.
+        same: share of the predictions with the same largest logit, not a number where a model makes no choice.
         predictions: how many: rows, or tokens where labels belong to these.
     """
 
@@ -30,8 +31,16 @@ class Agreement:
     same: float
     predictions: int
 
+    def __str__(self) -> str:
+        said = f"logits within {self.difference:.2g} of those, cosine {self.cosine:.4f}"
+        if math.isnan(self.same):
+            return said
+        return f"{said}, {self.same:.1%} of {self.predictions} predictions on random input the same"
 
-def write_int8(plain: Path, feed: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], out: Path) -> Agreement:
+
+def write_int8(
+    plain: Path, feed: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], out: Path, *, choices: bool = True
+) -> Agreement:
     """Quantizes the inference graph at ``plain`` into ``out``, its weights beside it in ``out``.data.
 
     Args:
@@ -39,6 +48,7 @@ def write_int8(plain: Path, feed: Mapping[str, np.ndarray], other: Mapping[str, 
         feed: a batch, which how finely each product's input is quantized is measured on.
         other: a batch to compare the two graphs on.
         out: where to.
+        choices: whether the largest logit is a prediction, as it is not in regression.
     """
     model = ir.external_data.load_to_model(ir.load(plain))
     passes.ShapeInferencePass()(model)
@@ -53,4 +63,5 @@ def write_int8(plain: Path, feed: Mapping[str, np.ndarray], other: Mapping[str, 
     (exact,), (seen,) = (open_session(path).run([LOGITS], other) for path in (plain, out))
     cosine = float(exact.ravel() @ seen.ravel() / (np.linalg.norm(exact) * np.linalg.norm(seen)))
     same = exact.argmax(-1) == seen.argmax(-1)
-    return Agreement(float(np.abs(exact - seen).max()), cosine, float(same.mean()), same.size)
+    share = float(same.mean()) if choices else math.nan
+    return Agreement(float(np.abs(exact - seen).max()), cosine, share, same.size)
