@@ -1,5 +1,6 @@
-"""What a model says about one text, one sequence of words or one image: as a row for programs, as a line for people."""
+"""What a model says about a text, words, an image or another example: as a row for programs, as a line for people."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,10 +22,10 @@ class Answer(Protocol):
 
 @dataclass(frozen=True)
 class Labelled:
-    """The likeliest labels in falling order, and ``about`` which text it is, or where the image is.
+    """The likeliest labels in falling order, and ``about`` which text it is, or where the image or example is.
 
     Attributes:
-        kind: text or image.
+        kind: text, image or example.
     """
 
     kind: str
@@ -82,6 +83,22 @@ class Continued:
         perplexity = "perplexity -" if self.perplexity is None else f"perplexity {self.perplexity:.2f}"
         said = "" if self.continuation is None else f" | {_one_line(self.continuation)}"
         return f"{perplexity}  {_short(self.text)}{said}"
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a module of a user's own gives for the example at ``about``: nested lists by what they are."""
+
+    about: str
+    found: Mapping[str, Any]
+
+    def row(self) -> dict[str, Any]:
+        """As ``Answer.row``."""
+        return {"example": self.about, **self.found}
+
+    def line(self) -> str:
+        """As ``Answer.line``: the first of them."""
+        return f"{json.dumps(next(iter(self.found.values())))}  {_short(self.about)}"
 
 
 def _short(text: str) -> str:

@@ -16,11 +16,13 @@ from ravan.bundle import Bundle, Manifest, open_bundle
 from ravan.bundle_files import MANIFEST, check_file
 from ravan.errors import BundleError
 from ravan.files import lock_folder, sync_folder, write_atomically
+from ravan.runtime.adapter import bundle_of
 
 log = structlog.get_logger()
 LEFT_OUT = ".left-out"
 LARGEST_MANIFEST = 16 << 20  # bytes
 BUNDLES = "bundles"
+SHA256 = "[0-9a-f]{64}"
 
 
 class Home:
@@ -64,7 +66,7 @@ class Home:
         Raises:
             BundleError: what the server sends is not the bundle of this id.
         """
-        if not re.fullmatch("[0-9a-f]{64}", bundle_id):  # or the server could name any folder of this device
+        if not re.fullmatch(SHA256, bundle_id):  # or the server could name any folder of this device
             raise BundleError("The server names a bundle by no sha256: tell the operator, and trust nothing it sends.")
         folder = self._bundles / bundle_id
         with self._fetching:
@@ -104,6 +106,24 @@ class Home:
         sync_folder(self._bundles)
         log.info("bundle fetched", bundle=bundle_id[:12])
         return _opened(folder, bundle_id)
+
+
+def find_bundle(adapter: Path, bundle: Path | None, home: Path) -> Bundle:
+    """The bundle in the folder given, or the one in the device's home that the adapter was trained with.
+
+    Raises:
+        BundleError: there is none, or it is damaged.
+    """
+    if bundle is not None:
+        return open_bundle(bundle)
+    bundle_id = bundle_of(adapter)
+    folder = home / BUNDLES / bundle_id
+    if not re.fullmatch(SHA256, bundle_id) or not folder.is_dir():
+        raise BundleError(
+            f"{home} has no bundle {bundle_id[:12]}, which {adapter} was trained with: give the --home of a device "
+            "that took part, or the bundle's folder with --bundle."
+        )
+    return open_bundle(folder)
 
 
 def _opened(folder: Path, bundle_id: str) -> Bundle:

@@ -6,7 +6,6 @@ reads adapters reads it too. What is measured is measured on examples that perso
 
 import hashlib
 import math
-import re
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -16,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from edge.held_out import Part, split
-from edge.home import BUNDLES, Home
+from edge.home import Home, find_bundle
 from edge.settings import PersonalizeSettings
 from edge.training import LocalRun, Scope, mini_batches, train_locally
 from edge.workshop import Workshop
-from ravan.bundle import Bundle, open_bundle
-from ravan.errors import BundleError, SettingsError
+from ravan.bundle import Bundle
+from ravan.errors import SettingsError
 from ravan.inputs import Metric
 from ravan.rpc.plan import TrainingPlan
-from ravan.runtime.adapter import bundle_of, read_adapter, write_adapter
+from ravan.runtime.adapter import read_adapter, write_adapter
 from ravan.runtime.dataset import find_dataset
 from ravan.runtime.examples import in_order_of_size, read_examples
 from ravan.runtime.session import Evaluation, Evaluator
@@ -123,24 +122,6 @@ class Personalization:
                 return f"loss {found.loss:.4f}"
 
 
-def find_bundle(adapter: Path, bundle: Path | None, home: Path) -> Bundle:
-    """The bundle in the folder given, or the one in the device's home that the adapter was trained with.
-
-    Raises:
-        BundleError: there is none, or it is damaged.
-    """
-    if bundle is not None:
-        return open_bundle(bundle)
-    bundle_id = bundle_of(adapter)
-    folder = home / BUNDLES / bundle_id
-    if not re.fullmatch("[0-9a-f]{64}", bundle_id) or not folder.is_dir():
-        raise BundleError(
-            f"{home} has no bundle {bundle_id[:12]}, which {adapter} was trained with: give the --home of a device "
-            "that took part, or the bundle's folder with --bundle."
-        )
-    return open_bundle(folder)
-
-
 def personalize(settings: PersonalizeSettings, on_step: Callable[[str], None] = lambda said: None) -> Personalization:
     """Trains on a part of the device's data, measures on the rest, and keeps what is not worse.
 
@@ -162,7 +143,7 @@ def personalize(settings: PersonalizeSettings, on_step: Callable[[str], None] = 
         path = settings.home / PERSONAL / f"{name}.safetensors"
         if found.worse and not settings.even_if_worse:
             return replace(found, earlier=path if path.exists() else None)
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         notes = {key: value for key, value in found.facts().items() if key not in ("kept", "earlier")}
         of = hashlib.sha256(settings.adapter.read_bytes()).hexdigest()
         write_adapter(path, bundle.manifest, adapter, {"personal": notes, "global_adapter": of})

@@ -1,21 +1,27 @@
-"""What a bundle's model says about new texts, words or images, and how a language model writes on."""
+"""What a bundle's model says about new texts, words, images or other examples, and how a language model writes on."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from edge.answers import Answer, Continued, Labelled, Tagged
-from edge.personal import find_bundle
+from edge.answers import Answer, Computed, Continued, Labelled, Tagged
+from edge.home import find_bundle
 from edge.settings import PredictSettings
 from ravan.bundle import Bundle, Manifest, Task
 from ravan.errors import BundleError, NoExamples, SettingsError
+from ravan.inputs import Loss
 from ravan.runtime.adapter import read_adapter
+from ravan.runtime.dataset import DatasetExamples, Unlabelled, find_dataset
 from ravan.runtime.images import normalized, unlabelled
 from ravan.runtime.language import Documents, Piece, read_plain
+from ravan.runtime.names import IGNORED, LABELS
+from ravan.runtime.npz import NpzDataset
 from ravan.runtime.predictor import Logits, Predictor
 from ravan.runtime.rows import read_rows, text_of
 from ravan.runtime.session import RuntimeOptions
@@ -26,24 +32,26 @@ T = TypeVar("T")
 
 
 def predict(settings: PredictSettings) -> Iterator[Answer]:
-    """An answer for every text or image in their order, as they are computed.
+    """An answer for every text, image or other example in their order, as they are computed.
 
     Raises:
-        SettingsError: nothing to ask about, or texts for a model of images.
+        SettingsError: nothing to ask about, or texts for a model of something else.
         BundleError: no such bundle or adapter, they are not of one run, or the task has no predictions.
         DataError: what is asked about can't be read.
     """
     bundle = find_bundle(settings.adapter, settings.bundle, settings.home)
     manifest = bundle.manifest
     adapter = read_adapter(settings.adapter, manifest.adapter)
-    if manifest.task not in _ASK:
+    ask = _examples if settings.dataset else _ASK.get(manifest.task)
+    if ask is None:
         raise BundleError(f"ravan-edge makes no predictions for {manifest.task}: merge the adapter and use the model.")
     if not (settings.data or settings.text):
         raise SettingsError("There is nothing to ask about: give --text or --data.")
-    if settings.text and manifest.image:
-        raise SettingsError("--text: this bundle's model sees images: give them with --data.")
+    if settings.text and (settings.dataset or manifest.image or manifest.custom):
+        sees = "images" if manifest.image else "no texts" if manifest.custom else "what --dataset reads"
+        raise SettingsError(f"--text: this bundle's model sees {sees}: give its inputs with --data.")
     model = Predictor(bundle, adapter.trainables(manifest.adapter), RuntimeOptions(settings.threads))
-    return _ASK[manifest.task](bundle, model, settings)
+    return ask(bundle, model, settings)
 
 
 def _classify_texts(bundle: Bundle, model: Predictor, settings: PredictSettings) -> Iterator[Answer]:
@@ -123,11 +131,45 @@ def _difference(tokenizer: Tokenizer, given: list[int], said: list[int]) -> str:
     return alone
 
 
+def _examples(bundle: Bundle, model: Predictor, settings: PredictSettings) -> Iterator[Answer]:
+    make = find_dataset(settings.dataset) if settings.dataset else partial(NpzDataset.read, labelled=False)
+
+    def unlabelled(path: Path, bundle: Bundle) -> Unlabelled:
+        return Unlabelled(make(path, bundle), bundle.manifest)
+
+    for path in settings.data:
+        examples = DatasetExamples.read(bundle, path, unlabelled, skip_bad=settings.skip_bad)
+        for some in _some(range(len(examples)), _rows(bundle.manifest)):
+            batch = examples.batch(some)
+            for i, labels, logits in zip(some, batch[LABELS], model.logits(batch), strict=True):
+                about = f"{path}, example {examples.indices[i]}"
+                yield _computed(bundle.manifest, about, _unpadded(logits, labels), settings.top)
+
+
+def _unpadded(logits: Logits, labels: NDArray[Any]) -> Logits:
+    """Of one example's logits or values those at places that its labels [...] have."""
+    real = tuple(slice(places.max() + 1) for places in np.nonzero(labels != IGNORED)) if labels.ndim else ()
+    kept: Logits = logits[real]
+    return kept
+
+
+def _computed(manifest: Manifest, about: str, logits: Logits, top: int) -> Answer:
+    """The answer to one example's values [...], logits [classes], or logits of each token [..., classes]."""
+    if manifest.custom and manifest.custom.loss is Loss.MEAN_SQUARED_ERROR:
+        return Computed(about, {"values": logits.tolist()})
+    probabilities = _probabilities(logits)
+    if logits.ndim == 1:
+        return Labelled("example", about, _likeliest(probabilities, manifest.labels, top))
+    tags = np.array(manifest.labels)[probabilities.argmax(-1)]
+    return Computed(about, {"tags": tags.tolist(), "probabilities": probabilities.max(-1).tolist()})
+
+
 _ASK: Mapping[Task, Callable[[Bundle, Predictor, PredictSettings], Iterator[Answer]]] = {
     Task.TEXT_CLASSIFICATION: _classify_texts,
     Task.TOKEN_CLASSIFICATION: _tag,
     Task.CAUSAL_LM: _write_on,
     Task.IMAGE_CLASSIFICATION: _classify_images,
+    Task.CUSTOM: _examples,
 }
 
 

@@ -23,15 +23,15 @@ class DeviceSettings(Settings):
     skip_bad: bool = Field(
         default=False, description="Leave out lines and images that are no example instead of refusing the file."
     )
+    dataset: str = Field(
+        "",
+        description="Code that reads the data: an installed dataset's name, package.module:Class or file.py:Class.",
+    )
 
 
 class TrainingSettings(DeviceSettings):
     """How a device trains."""
 
-    dataset: str = Field(
-        "",
-        description="Code that reads the data: an installed dataset's name, package.module:Class or file.py:Class.",
-    )
     name: str = Field("", description="Name of the device; the data file's by default.")
     heads: float = Field(1.0, gt=0, le=1, description="Share of the heads this device trains.")
     seed: NonNegativeInt = Field(0, description="Of the choice of held-out examples.")
@@ -100,7 +100,7 @@ class PredictSettings(DeviceSettings):
 
     adapter: Path = argument("A global or personal adapter (safetensors).")
     data: tuple[Path, ...] = Field(
-        (), description="What to ask about: JSONL, CSV, text, images, folders of images, NPZ; may be repeated."
+        (), description="What to ask about, as for training but for its labels; may be repeated."
     )
     text: tuple[str, ...] = Field((), description="A text to ask about; may be repeated.")
     bundle: Path | None = Field(None, description="The bundle's folder; the one in --home by default.")

@@ -23,9 +23,19 @@ class Predictor:
         self._session = open_session(bundle.path(EVAL), options)
 
     def logits(self, inputs: Batch) -> Logits:
-        """Of a classifier for a batch without labels: [batch, classes], or per token [batch, length, classes]."""
+        """Of a batch: [batch, classes], per token [batch, length, classes], or as a module of a user's own gives them.
+
+        The batch needs labels only where the module is such a one.
+
+        Raises:
+            BundleError: the model gives logits at the last label alone, as language models do.
+        """
+        if LOGITS not in self._session.outputs:
+            raise BundleError(
+                f"{self._bundle.folder} gives no logits of whole examples: merge the adapter and use the model."
+            )
         shape = next(iter(inputs.values())).shape[: 2 if self._bundle.manifest.task.per_token else 1]
-        (logits,) = self._run([LOGITS], inputs, np.zeros(shape, np.int64))
+        (logits,) = self._run([LOGITS], inputs, inputs.get(LABELS, np.zeros(shape, np.int64)))
         return np.asarray(logits, np.float32)
 
     def following(self, inputs: Batch, last: Sequence[int]) -> Logits:
@@ -57,5 +67,5 @@ class Predictor:
             loss, tokens = loss + float(mean * weight), tokens + float(weight)
         return float(np.exp(min(loss / tokens, 700.0)))
 
-    def _run(self, outputs: Sequence[str], inputs: Batch, labels: NDArray[np.int64]) -> list[Any]:
+    def _run(self, outputs: Sequence[str], inputs: Batch, labels: NDArray[Any]) -> list[Any]:
         return self._session.run(outputs, {**inputs, LABELS: labels, TRAINABLES: self._trainables})

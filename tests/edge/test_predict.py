@@ -22,6 +22,7 @@ from edge.predict import predict
 from edge.settings import PredictSettings
 from export.bundle import ExportOptions, export_bundle
 from export.merge import reload
+from export.recipe import logits_of
 from export.token_classifier import token_classifier
 from ravan.bundle import EVAL, SOURCE, TOKENIZER, Bundle, open_bundle
 from ravan.bundle_files import MANIFEST, describe_file
@@ -32,9 +33,24 @@ from ravan.runtime.images import LabelledImages
 from ravan.runtime.names import FOLLOWING, PIXEL_VALUES
 from ravan.torch import inject, write_trainables
 from ravan.update import Update
+from tests.custom_models import NAMES, motion
 from tests.families.test_text import TAGS
 from tests.images import SHAPES, drawings, write_folder, write_npz
 from tests.ravan.updates import full_update
+from tests.walks import Walks, write_seed
+
+
+class Tokens:
+    """A dataset of one text that says nothing."""
+
+    def __init__(self, path: Path, bundle: Bundle) -> None:
+        pass
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> dict[str, list[int]]:
+        return {"input_ids": [3, 4], "attention_mask": [1, 1]}
 
 
 class Tuned:
@@ -51,8 +67,7 @@ class Tuned:
 
     def logits(self, **inputs: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            logits: torch.Tensor = self.model(**inputs).logits
-        return logits
+            return logits_of(self.model(**inputs))
 
     def ask(self, **given: object) -> list[dict[str, Any]]:
         return [answer.row() for answer in predict(self.settings(**given))]
@@ -159,6 +174,37 @@ def test_words_have_torchs_tags(model_folder: Path, tmp_path: Path) -> None:
     assert None not in short["tags"]
 
 
+def test_windows_of_a_module_of_ones_own_have_torchs_probabilities(window_bundle: Bundle, tmp_path: Path) -> None:
+    windows = Tuned(window_bundle, tmp_path)
+    x, _ = motion(5, 3)
+    np.savez(tmp_path / "unlabelled.npz", x=x)
+    np.savez(tmp_path / "strange.npz", x=x, labels=["unknown here"] * 5)
+    expected = windows.logits(x=torch.from_numpy(x))
+    for name in ("unlabelled.npz", "strange.npz"):
+        for row, logits in zip(windows.ask(data=[tmp_path / name]), expected, strict=True):
+            assert_probabilities(row["probabilities"], NAMES, logits)
+    assert row["example"] == f"{tmp_path / 'strange.npz'}, example 4"
+
+
+def test_values_of_a_module_of_ones_own_are_torchs(value_bundle: Bundle, tmp_path: Path) -> None:
+    values = Tuned(value_bundle, tmp_path)
+    x, _ = motion(3, 3)
+    np.savez(tmp_path / "windows.npz", x=x)
+    said = [row["values"] for row in values.ask(data=[tmp_path / "windows.npz"])]
+    np.testing.assert_allclose(said, values.logits(x=torch.from_numpy(x)), atol=1e-4)
+
+
+def test_steps_that_a_dataset_reads_have_torchs_tags(tagger_bundle: Bundle, tmp_path: Path) -> None:
+    tagger, walks = Tuned(tagger_bundle, tmp_path), Walks.of_seed(1)
+    said = tagger.ask(data=[write_seed(tmp_path / "walks")], dataset="tests.walks:Walks")
+    assert len({len(row["tags"]) for row in said}) > 3  # so that some were padded
+    for row, walk in zip(said, map(walks.__getitem__, range(len(walks))), strict=True):
+        steps, present = torch.from_numpy(walk["x"]).float(), torch.from_numpy(walk["present"])
+        best = torch.softmax(tagger.logits(x=steps[None], present=present[None])[0], -1).max(-1)
+        assert row["tags"] == [str(tag) for tag in best.indices.tolist()]
+        assert row["probabilities"] == pytest.approx(best.values.tolist(), abs=1e-4)
+
+
 def test_the_formats_tell_the_same(texts: Tuned) -> None:
     def shown(kind: str) -> str:
         options = [
@@ -215,6 +261,8 @@ def test_what_can_not_be_asked_gets_a_sentence(texts: Tuned, pictures: Tuned, la
         (texts, DataError, r"rows.jsonl, line 1: no text", {"data": [tmp_path / "rows.jsonl"]}),
         (texts, DataError, "absent.txt can't be read", {"data": [tmp_path / "absent.txt"]}),
         (pictures, SettingsError, "model sees images", {"text": ["a"]}),
+        (texts, SettingsError, "sees what --dataset reads", {"text": ["a"], "dataset": "tests.walks:Walks"}),
+        (language, BundleError, "no logits of whole examples", {"data": [tmp_path], "dataset": f"{__name__}:Tokens"}),
         (pictures, NoExamples, "no usable image", {"data": [tmp_path / "empty"]}),
         (pictures, DataError, "notes.png: no image", {"data": [tmp_path / "notes.png"]}),
     ]
