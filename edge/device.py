@@ -31,7 +31,7 @@ from ravan.update import Update, decode, largest_size
 from ravan.wire import WireFormat, pack
 
 LONGEST_WAIT = 60.0  # seconds, after failures in a row
-OVER = {"wrong-round", "round-closed", "not-selected", "conflict", "not-found"}
+OVER = {"stale-round", "future-round", "round-closed", "not-selected", "conflict", "not-found"}
 """Refusals after which there is no part to give back."""
 WITHHELD = "The device's own log says why."
 """What the server is told beside the code: paths and what stands in the data never leave the device."""

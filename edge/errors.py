@@ -13,7 +13,7 @@ from ravan.errors import RavanError
 
 
 class Refused(RavanError):
-    """The server refused a call; ``code`` is the server's, such as "wrong-round"."""
+    """The server refused a call; ``code`` is the server's, such as "stale-round"."""
 
     def __init__(self, code: str, sentence: str) -> None:
         super().__init__(sentence)

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 import grpc
@@ -29,14 +30,30 @@ BROKEN = {
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.ABORTED,
 }
+BROKEN_OFF = {"too-slow", "incomplete", "wrong-offset", "wrong-hash"}
+"""Refusals of a transfer that went wrong on the way: it goes on, or begins anew if the server threw it away."""
 FOR_GOOD = {"revoked", "unknown-device"}
 """Refusals that no waiting changes; others, as for a clock that is off, may pass at a device that was let in before."""
 TRUST = "enroll again with the ca.pem that the operator has"
 PLAIN = "The server at {} speaks TLS: enroll this device and leave out --insecure."
 CALL_SECONDS = 60.0
 TRANSFER_SECONDS = 3600.0
-FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds; full jitter between attempts
-_OPTIONS = [*CHANNEL_OPTIONS, ("grpc.initial_reconnect_backoff_ms", 500), ("grpc.max_reconnect_backoff_ms", 10_000)]
+LONGEST_RECONNECT = 10.0  # seconds
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds between two attempts, at first and at most, with full jitter."""
+
+    first: float = 0.5
+    longest: float = 60.0
+
+    @property
+    def options(self) -> list[tuple[str, int | str]]:
+        """Of a channel that connects again as patiently."""
+        longest = min(self.longest, LONGEST_RECONNECT)
+        waits = {"grpc.initial_reconnect_backoff_ms": self.first, "grpc.max_reconnect_backoff_ms": longest}
+        return [*CHANNEL_OPTIONS, *((name, round(1000 * seconds)) for name, seconds in waits.items())]
 
 
 class FleetClient:
@@ -47,17 +64,25 @@ class FleetClient:
         identity: whose key signs them, over TLS; None for a server on this machine that knows no keys.
     """
 
-    def __init__(self, address: str, device_id: str, stop: threading.Event, identity: Identity | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        device_id: str,
+        stop: threading.Event,
+        identity: Identity | None = None,
+        patience: Patience = Patience(),
+    ) -> None:
         self.device_id = device_id
         self.identity = identity
         self._address = address
         self._stop = stop
         self._was_let_in = False
+        self._patience = patience
         if identity is None:
-            self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+            self._channel = grpc.insecure_channel(address, options=patience.options)
         else:
             self._signing = Signing(identity.key)
-            self._channel = signed_channel(address, identity.ca, self._signing, _OPTIONS)
+            self._channel = signed_channel(address, identity.ca, self._signing, patience.options)
         self._stub = rpc.FleetStub(self._channel)
         self._enrollment = EnrollmentStub(self._channel)
 
@@ -95,17 +120,17 @@ class FleetClient:
         self._call(attempt)
 
     def fetch_adapter(self, binding: pb.Binding, size: int) -> bytes:
-        """The bytes of the round's adapter.
+        """The bytes of the round's adapter; after a break it goes on there.
 
         Raises:
             MalformedUpdate: the server sends more than ``size`` bytes.
         """
-        request = pb.FetchAdapterRequest(device_id=self.device_id, binding=binding)
+        received = bytearray()
 
         def attempt() -> bytes:
-            received = bytearray()
+            request = pb.FetchAdapterRequest(device_id=self.device_id, binding=binding, offset=len(received))
             for message in self._stub.FetchAdapter(request, timeout=TRANSFER_SECONDS):
-                received += message.data
+                received.extend(message.data)
                 if len(received) > size:
                     raise MalformedUpdate(f"The server sends an adapter of over {size} bytes: tell the operator.")
             return bytes(received)
@@ -113,14 +138,23 @@ class FleetClient:
         return self._call(attempt)
 
     def upload(self, header: pb.UploadHeader, data: bytes) -> str:
-        """Uploads an update and returns the receipt; sent again if the answer was lost, which counts once."""
+        """Uploads an update and returns the receipt.
 
-        def messages() -> Iterator[pb.UploadUpdateRequest]:
-            yield pb.UploadUpdateRequest(header=header)
-            for piece in chunks(data):
-                yield pb.UploadUpdateRequest(data=piece)
+        After a break it goes on with the first byte that the server does not have; it counts once, even if only the
+        answer was lost.
+        """
+        broke = False
 
-        return self._call(lambda: self._stub.UploadUpdate(messages(), timeout=TRANSFER_SECONDS).receipt)
+        def attempt() -> str:
+            nonlocal broke
+            offset, broke = self._held(header) if broke else 0, True
+            return str(self._stub.UploadUpdate(_messages(header, data, offset), timeout=TRANSFER_SECONDS).receipt)
+
+        return self._call(attempt)
+
+    def _held(self, header: pb.UploadHeader) -> int:
+        request = pb.AskUploadRequest(device_id=self.device_id, binding=header.binding, sha256=header.sha256)
+        return int(self._stub.AskUpload(request, timeout=CALL_SECONDS).held)
 
     def report_failure(self, binding: pb.Binding, code: str, reason: str) -> None:
         """Gives a task back."""
@@ -142,7 +176,7 @@ class FleetClient:
         """
         retrying = Retrying(
             retry=retry_if_exception(_is_away),
-            wait=wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
+            wait=wait_random_exponential(multiplier=self._patience.first, max=self._patience.longest),
             sleep=sleep_using_event(self._stop),
             before=self._before,
             before_sleep=self._say,
@@ -193,7 +227,19 @@ def _is_away(error: BaseException) -> bool:
     """Whether trying again may help: the server did not answer, or something between it and us failed."""
     if not isinstance(error, grpc.RpcError):
         return False
+    if code_of(error) in BROKEN_OFF:
+        return True
     return status_of(error) in AWAY or (status_of(error) in BROKEN and not code_of(error))
+
+
+def _messages(header: pb.UploadHeader, data: bytes, offset: int) -> Iterator[pb.UploadUpdateRequest]:
+    """An upload that goes on at the offset."""
+    goes_on = pb.UploadHeader()
+    goes_on.CopyFrom(header)
+    goes_on.offset = offset
+    yield pb.UploadUpdateRequest(header=goes_on)
+    for piece in chunks(data[offset:]):
+        yield pb.UploadUpdateRequest(data=piece)
 
 
 def _stopped() -> Stopped:

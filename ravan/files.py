@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from ravan.errors import EnvironmentProblem
+from ravan.faults import reached
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o666) -> None:
@@ -25,11 +26,15 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o666) -> None:
         with open(temporary, "wb", opener=partial(os.open, mode=mode)) as file:
             file.write(data)
             file.flush()
+            reached("file-written")
             os.fsync(file.fileno())
+        reached("file-synced")
         os.replace(temporary, path)
+        reached("file-renamed")
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+    reached("folder-synced")
 
 
 def sync_folder(folder: Path) -> None:

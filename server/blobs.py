@@ -1,12 +1,11 @@
 """Updates, adapters and other bytes by their sha256: what every store of them does, and the one in a folder."""
 
 import hashlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
 
 from ravan.files import sync_folder, write_atomically
-from server.errors import NotFound, TooLarge, WrongHash
+from server.errors import NotFound
 
 
 class Blobs(Protocol):
@@ -91,20 +90,3 @@ class FileBlobs:
 def missing(sha256: str) -> NotFound:
     """The refusal for a blob that is not there."""
     return NotFound(f"Blob {sha256} is not stored any more: it was dropped after its round.")
-
-
-async def collect(parts: AsyncIterator[bytes], sha256: str, size: int) -> bytes:
-    """Gathers an upload of known size and hash, never holding or reading more than that size.
-
-    Raises:
-        TooLarge: the stream goes on beyond ``size``.
-        WrongHash: the bytes are fewer, or others.
-    """
-    data = bytearray()
-    async for part in parts:
-        if len(data) + len(part) > size:
-            raise TooLarge(f"The upload exceeds the {size} bytes its header announces: send it again.")
-        data += part
-    if len(data) != size or hashlib.sha256(data).hexdigest() != sha256:
-        raise WrongHash(f"The {len(data)} bytes received do not match the header: send the update again.")
-    return bytes(data)

@@ -85,16 +85,19 @@ def create(settings: CreateSettings) -> None:
 
 @app.command()
 def status(state: StateOption = DEFAULT_STATE, control: ControlOption = "", output: FormatOption = Format.TEXT) -> None:
-    """Show runs, rounds and devices."""
-    runs, devices, live = client.overview(control_address(Place.of(state).folder, control), Place.of(state))
+    """Show runs, rounds, devices, and how often which calls were refused."""
+    runs, devices, refused = client.overview(control_address(Place.of(state).folder, control), Place.of(state))
     if output is Format.JSON:
-        print(json.dumps({"serving": live, "runs": _plain(runs), "devices": _plain(devices)}, indent=2))
+        told = {"serving": refused is not None, "runs": _plain(runs), "devices": _plain(devices)}
+        print(json.dumps({**told, "refused": refused or {}}, indent=2))
         return
-    if not live:
+    if refused is None:
         console.print("No server is running on this state; this is where it stopped.")
     for shown in runs:
         console.print(run_table(shown))
     console.print(device_table(devices))
+    if refused is not None:
+        console.print(refused_line(refused))
 
 
 @app.command()

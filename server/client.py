@@ -1,7 +1,7 @@
 """The operator's side of the Control service, and the same view of a server that is not running."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -92,19 +92,25 @@ def revoke_device(address: ControlAddress, device_id: str) -> pb.RevokeDeviceRes
         return stub.RevokeDevice(pb.RevokeDeviceRequest(device_id=device_id), timeout=CALL_SECONDS)
 
 
-def overview(address: ControlAddress, place: Place) -> tuple[list[pb.Run], list[pb.Device], bool]:
-    """Runs, devices, and whether a server is running; of one that is not, read from its state."""
+Overview = tuple[list[pb.Run], list[pb.Device], Mapping[str, int] | None]
+
+
+def overview(address: ControlAddress, place: Place) -> Overview:
+    """Runs, devices, and how often which calls were refused.
+
+    Of a server that is not running, the first two are read from its state, and None is known of the last.
+    """
     try:
         with control(address) as stub:
             runs = stub.ListRuns(pb.ListRunsRequest(), timeout=CALL_SECONDS).runs
-            devices = stub.ListDevices(pb.ListDevicesRequest(), timeout=CALL_SECONDS).devices
-            return list(runs), list(devices), True
+            known = stub.ListDevices(pb.ListDevicesRequest(), timeout=CALL_SECONDS)
+            return list(runs), list(known.devices), dict(known.refused)
     except Unreachable:
         if not place.database and not (place.folder / DATABASE).is_file():
             raise
     stored = _stored(place)
     try:
-        return [report_run(stored, run) for run in stored.runs()], report_devices(stored), False
+        return [report_run(stored, run) for run in stored.runs()], report_devices(stored), None
     finally:
         stored.close()
 

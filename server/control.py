@@ -3,7 +3,8 @@
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 
 import structlog
 
@@ -11,6 +12,7 @@ from protos.ravan.v1 import control_pb2 as pb
 from protos.ravan.v1 import control_pb2_grpc as rpc
 from ravan.cli.settings import validate
 from ravan.errors import SettingsError
+from ravan.faults import reached
 from ravan.rpc.transfer import chunks
 from server.coordinator import Coordinator
 from server.enrollment import hash_of
@@ -34,12 +36,12 @@ class Control(rpc.ControlServicer):
         self,
         storage: Storage,
         coordinator: Coordinator,
-        refused: Mapping[str, int],
+        refused: Counter[str],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._storage = storage
         self._coordinator = coordinator
-        self._refused = refused
+        self.refused = refused
         self._clock = clock
 
     @guarded
@@ -86,7 +88,7 @@ class Control(rpc.ControlServicer):
     async def ListDevices(self, request: pb.ListDevicesRequest, context: Context) -> pb.ListDevicesResponse:
         """All devices, most recently seen first."""
         devices = await self._storage.call(report_devices, self._storage.state)
-        refused = await self._storage.refusals(self._refused)
+        refused = await self._storage.refusals(self.refused)
         return pb.ListDevicesResponse(devices=devices, refused=refused)
 
     @guarded
@@ -98,6 +100,7 @@ class Control(rpc.ControlServicer):
         tokens = [f"ravan-{secrets.token_hex(TOKEN_BYTES)}" for _ in range(request.count)]
         hashes, expires_at = [hash_of(token) for token in tokens], now + request.valid_seconds
         await self._storage.call(self._storage.state.add_tokens, hashes, now, expires_at)
+        reached("tokens-made")
         log.info("tokens made", count=request.count, valid_seconds=request.valid_seconds)
         return pb.CreateTokensResponse(tokens=tokens, expires_at=expires_at)
 

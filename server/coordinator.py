@@ -10,21 +10,22 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 import structlog
 
-from ravan.bundle import INITIAL, Bundle
+from ravan.bundle import INITIAL
 from ravan.cli.errors import explain_os_error
-from ravan.errors import RavanError, SettingsError
+from ravan.errors import RavanError
+from ravan.faults import reached
 from ravan.runtime.session import RuntimeOptions
 from ravan.update import decode
 from server.bundles import Bundles
 from server.door import with_bounds
 from server.errors import NotFound, WrongState
-from server.evaluation import Examiner
+from server.evaluation import Examiner, with_metric
 from server.exports import Exports
 from server.peers import Term, leading
 from server.publishing import Publisher
 from server.records import Assignment, AssignmentState, Round, RoundState, Run, RunState
 from server.rounds import Facts, Step, devices_needed, next_step, selection_size
-from server.settings import RunOptions, RunSettings
+from server.settings import RunSettings
 from server.storage import Storage
 
 log = structlog.get_logger()
@@ -68,6 +69,7 @@ class Coordinator:
         if await self._storage.call(self._storage.state.active_run):
             raise WrongState("Another run is active: let it finish or stop it first.")
         bundle = await self.bundles.take(settings.bundle)
+        reached("bundle-opened")
         initial = bundle.path(INITIAL).read_bytes()
         decode(bundle.manifest.adapter, initial)
         run = Run(
@@ -78,12 +80,14 @@ class Coordinator:
             model=bundle.manifest.model,
             trainable_parameters=bundle.manifest.adapter.size,
             evaluation_file=await self.bundles.take_examples(settings.evaluation) if settings.evaluation else None,
-            options=_with_metric(settings.options, bundle),
+            options=with_metric(settings.options, bundle),
             adapter=await asyncio.to_thread(self._storage.adapters.put, initial),
             created_at=self._clock(),
         )
+        reached("initial-stored")
         await self._examiner.load(run)
         await self._storage.call(self._storage.state.create_run, run)
+        reached("run-created")
         log.info("run created", run=run.run_id, bundle=run.bundle_id[:12], rounds=run.options.rounds)
         self.wake()
         return run
@@ -165,6 +169,7 @@ class Coordinator:
                 await self._select(run, number, facts.present)
             case Step.CLOSE:
                 await call(state.close_round, run.run_id, number)
+                reached("round-closed")
             case Step.ABANDON:
                 await self._abandon(run, number, facts)
             case Step.PUBLISH:
@@ -172,18 +177,26 @@ class Coordinator:
                 await self._publisher.publish(run, current, self._clock())
             case Step.FINISH:
                 await call(state.set_run_state, run.run_id, RunState.FINISHED, self._clock())
+                reached("run-finished")
                 log.info("run finished", run=run.run_id, rounds=facts.published)
             case Step.WAIT:
-                self._say_what_is_missing(run, facts)
-                until = facts.deadline - facts.now if facts.deadline else IDLE_SECONDS
-                return min(max(until, 0.05), IDLE_SECONDS)
+                return await self._wait(run, facts)
         return 0.0
+
+    async def _wait(self, run: Run, facts: Facts) -> float:
+        """Seconds until something may have changed."""
+        self._say_what_is_missing(run, facts)
+        until = facts.deadline - facts.now if facts.deadline else IDLE_SECONDS
+        if until > run.options.deadline:  # the clock was set back: the round must not wait until it comes round again
+            await self._give_time(run)
+        return min(max(until, 0.05), IDLE_SECONDS)
 
     async def _open(self, run: Run, number: int) -> None:
         rounds = await self._storage.call(self._storage.state.rounds, run.run_id)
         opened = Round(run.run_id, number, RoundState.SELECTING, run.adapter, self._clock())
         bounded = await with_bounds(self._storage, run.options, opened, rounds)
         await self._storage.call(leading(self._storage.peers).open_round, bounded)
+        reached("round-opened")
 
     async def _evaluate_initial(self, run: Run) -> None:
         spec = (await self.bundles.of(run)).manifest.adapter
@@ -224,12 +237,14 @@ class Coordinator:
         chosen = sorted(str(d) for d in generator.choice(present, size, replace=False))
         deadline = self._clock() + run.options.deadline
         await self._storage.call(leading(self._storage.peers).select, run.run_id, number, chosen, deadline)
+        reached("devices-selected")
         log.info("devices selected", run=run.run_id, round=number, selected=size, present=len(present))
 
     async def _abandon(self, run: Run, number: int, facts: Facts) -> None:
         """Ends a round without a result; a run that only does that is paused for the operator to look at."""
         call, state = self._storage.call, leading(self._storage.peers)
         await call(state.abandon, run.run_id, number, self._clock())
+        await call(self._storage.drop_partials)
         log.warning("round abandoned", run=run.run_id, round=number, received=facts.received, failed=facts.failed)
         last = [r.state for r in await call(state.rounds, run.run_id)]
         in_a_row = len(list(itertools.takewhile(lambda s: s is RoundState.ABANDONED, reversed(last))))
@@ -294,16 +309,3 @@ class Coordinator:
         if not runs:
             raise NotFound("There is no run yet: create one with ravan-server create.")
         return runs[0]
-
-
-def _with_metric(options: RunOptions, bundle: Bundle) -> RunOptions:
-    """The options with the metric that suits the bundle's task, unless one is given.
-
-    Raises:
-        SettingsError: the given one means nothing for the bundle's loss.
-    """
-    custom = bundle.manifest.custom
-    if custom and options.metric and options.metric not in custom.loss.metrics:
-        known = " or ".join(custom.loss.metrics)
-        raise SettingsError(f"--metric {options.metric} means nothing for a {custom.loss}: use {known}.")
-    return options if options.metric else options.model_copy(update={"metric": bundle.manifest.metric})

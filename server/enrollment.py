@@ -3,12 +3,14 @@
 import hashlib
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import structlog
 
 from protos.ravan.v1 import enrollment_pb2 as pb
 from protos.ravan.v1 import enrollment_pb2_grpc as rpc
+from ravan.faults import reached
 from ravan.rpc.keys import device_id_of
 from server.errors import BadRequest
 from server.guard import Context, guarded, printable
@@ -22,7 +24,8 @@ _PUBLIC_KEY = re.compile(r"[0-9a-f]{64}")
 class Enrollment(rpc.EnrollmentServicer):
     """Trades tokens for places among the devices; who calls is checked before, see ``server/gate.py``."""
 
-    def __init__(self, storage: Storage, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, storage: Storage, refused: Counter[str], clock: Callable[[], float] = time.time) -> None:
+        self.refused = refused
         self._storage = storage
         self._clock = clock
 
@@ -32,6 +35,7 @@ class Enrollment(rpc.EnrollmentServicer):
         key = _public_key(request.public_key)
         holder = Holder(device_id_of(key), key, printable(request.name), self._clock())
         await self._storage.call(self._storage.state.enroll, hash_of(request.token), holder)
+        reached("token-used")
         log.info("device enrolled", device=holder.device_id[:8], name=holder.name)
         return pb.EnrollResponse(device_id=holder.device_id)
 
@@ -40,6 +44,7 @@ class Enrollment(rpc.EnrollmentServicer):
         """Replaces the key of the device that calls."""
         key = _public_key(request.public_key)
         await self._storage.call(self._storage.state.rotate, request.device_id, key)
+        reached("key-rotated")
         log.info("key rotated", device=request.device_id[:8])
         return pb.RotateKeyResponse()
 

@@ -5,13 +5,15 @@
         ├── BadRequest     the request itself makes no sense
         ├── NotFound       no such run, bundle, file or adapter
         ├── NotSelected    the device has no part in this round
-        ├── WrongRound     another round, or another run
+        ├── StaleRound, FutureRound              an earlier round; one that is not open yet
         ├── RoundClosed    the round no longer takes updates
         ├── WrongBundle    trained with another bundle
         ├── WrongBase      trained from another adapter
+        ├── WrongOffset    an upload that goes on at bytes which are not here
         ├── TooLarge       more bytes than a valid update has
         ├── TooSlow        an upload that takes longer than allowed
-├── WrongHash      the bytes do not match their sha256
+        ├── Incomplete     an upload that ends before all its bytes are there
+        ├── WrongHash      the bytes do not match their sha256
         ├── Conflict       another update by this device is already counted, or another device has this key
         ├── UnknownFormat  the run's updates are coded in a way that the device does not know
         ├── WrongState     the run's state does not allow it
@@ -56,10 +58,16 @@ class NotSelected(Refusal):
     code = "not-selected"
 
 
-class WrongRound(Refusal):
-    """The request belongs to another round or run."""
+class StaleRound(Refusal):
+    """The request belongs to an earlier round."""
 
-    code = "wrong-round"
+    code = "stale-round"
+
+
+class FutureRound(Refusal):
+    """The request belongs to a round that is not open yet."""
+
+    code = "future-round"
 
 
 class RoundClosed(Refusal):
@@ -80,6 +88,12 @@ class WrongBase(Refusal):
     code = "wrong-base"
 
 
+class WrongOffset(Refusal):
+    """An upload goes on at an offset before which bytes are missing."""
+
+    code = "wrong-offset"
+
+
 class TooLarge(Refusal):
     """More bytes than a valid update has."""
 
@@ -92,8 +106,14 @@ class TooSlow(Refusal):
     code = "too-slow"
 
 
+class Incomplete(Refusal):
+    """An upload ends before all its bytes are there; what came is kept."""
+
+    code = "incomplete"
+
+
 class WrongHash(Refusal):
-    """The bytes do not match the sha256 or size in the header."""
+    """The bytes do not match the sha256 in the header."""
 
     code = "wrong-hash"
 
@@ -210,12 +230,15 @@ STATUS: dict[type[RavanError], grpc.StatusCode] = {
     BadRequest: grpc.StatusCode.INVALID_ARGUMENT,
     NotFound: grpc.StatusCode.NOT_FOUND,
     NotSelected: grpc.StatusCode.PERMISSION_DENIED,
-    WrongRound: grpc.StatusCode.FAILED_PRECONDITION,
+    StaleRound: grpc.StatusCode.FAILED_PRECONDITION,
+    FutureRound: grpc.StatusCode.FAILED_PRECONDITION,
     RoundClosed: grpc.StatusCode.FAILED_PRECONDITION,
     WrongBundle: grpc.StatusCode.FAILED_PRECONDITION,
     WrongBase: grpc.StatusCode.FAILED_PRECONDITION,
+    WrongOffset: grpc.StatusCode.OUT_OF_RANGE,
     TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     TooSlow: grpc.StatusCode.ABORTED,
+    Incomplete: grpc.StatusCode.ABORTED,
     WrongHash: grpc.StatusCode.DATA_LOSS,
     Conflict: grpc.StatusCode.ALREADY_EXISTS,
     UnknownFormat: grpc.StatusCode.FAILED_PRECONDITION,

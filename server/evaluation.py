@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ravan.bundle import Bundle
+from ravan.errors import SettingsError
 from ravan.runtime.examples import in_order_of_size, read_examples
 from ravan.runtime.footprint import fitting
 from ravan.runtime.memory import available_memory
@@ -13,6 +14,7 @@ from ravan.runtime.session import Batch, Evaluation, Evaluator, RuntimeOptions
 from ravan.update import Update
 from server.bundles import Bundles
 from server.records import Run
+from server.settings import RunOptions
 
 
 class HeldOut:
@@ -73,3 +75,16 @@ class Examiner:
         except asyncio.CancelledError:
             held_out.stop()
             raise
+
+
+def with_metric(options: RunOptions, bundle: Bundle) -> RunOptions:
+    """The options with the metric that suits the bundle's task, unless one is given.
+
+    Raises:
+        SettingsError: the given one means nothing for the bundle's loss.
+    """
+    custom = bundle.manifest.custom
+    if custom and options.metric and options.metric not in custom.loss.metrics:
+        known = " or ".join(custom.loss.metrics)
+        raise SettingsError(f"--metric {options.metric} means nothing for a {custom.loss}: use {known}.")
+    return options if options.metric else options.model_copy(update={"metric": bundle.manifest.metric})

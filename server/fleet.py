@@ -4,8 +4,9 @@ import asyncio
 import math
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 
@@ -14,42 +15,50 @@ from protos.ravan.v1 import fleet_pb2_grpc as rpc
 from ravan.bundle import Bundle
 from ravan.bundle_files import MANIFEST
 from ravan.errors import BundleError, WrongSpec
+from ravan.faults import reached
 from ravan.rpc.plan import WIRE_FORMATS, plan_to_proto
 from ravan.rpc.transfer import CHUNK, chunks
 from ravan.wire import WireFormat, largest_upload
-from server.blobs import collect
 from server.coordinator import Coordinator
 from server.door import admit
 from server.errors import (
     BadRequest,
-    Conflict,
+    FutureRound,
     NotFound,
     NotSelected,
     RoundClosed,
+    StaleRound,
     TooLarge,
-    TooSlow,
     UnknownFormat,
     WrongBase,
     WrongBundle,
-    WrongRound,
 )
 from server.guard import LONGEST_TEXT, Context, guarded, printable
 from server.records import Assignment, AssignmentState, Device, LocalReport, Round, RoundState, Run, RunState
 from server.storage import Storage
+from server.uploads import Uploads
 
 log = structlog.get_logger()
 _DEVICE_ID = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 NO_RUN_WAIT = 5.0, 15.0  # seconds
-UPLOAD_SECONDS = 900.0
+LARGEST_ROUND = 2**31 - 1
 
 
 class Fleet(rpc.FleetServicer):
     """Answers devices; everything it promises is durable first."""
 
-    def __init__(self, storage: Storage, coordinator: Coordinator, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        coordinator: Coordinator,
+        refused: Counter[str],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.refused = refused
         self._storage = storage
         self._coordinator = coordinator
+        self._uploads = Uploads(storage)
         self._clock = clock
 
     @guarded
@@ -113,14 +122,26 @@ class Fleet(rpc.FleetServicer):
     async def FetchAdapter(
         self, request: pb.FetchAdapterRequest, context: Context
     ) -> AsyncIterator[pb.FetchAdapterResponse]:
-        """The adapter that the device's round starts from."""
+        """The adapter that the device's round starts from, from an offset on."""
         run, current, part = await self._part(request.device_id, request.binding)
-        data = await asyncio.to_thread(self._storage.adapters.get, current.base_adapter)
-        for piece in chunks(data):
-            yield pb.FetchAdapterResponse(data=piece)
-        await self._storage.call(
-            self._storage.state.count_bytes_down, run.run_id, current.number, part.device_id, len(data)
-        )
+        data = (await asyncio.to_thread(self._storage.adapters.get, current.base_adapter))[request.offset :]
+        sent = 0
+        try:
+            for piece in chunks(data):
+                sent += len(piece)
+                yield pb.FetchAdapterResponse(data=piece)
+        finally:
+            await self._storage.call(
+                self._storage.state.count_bytes_down, run.run_id, current.number, part.device_id, sent
+            )
+
+    @guarded
+    async def AskUpload(self, request: pb.AskUploadRequest, context: Context) -> pb.AskUploadResponse:
+        """How much of an update is on disk."""
+        if await self._is_counted(request.device_id, request.binding, request.sha256):
+            return pb.AskUploadResponse()
+        _, _, part = await self._part(request.device_id, request.binding)
+        return pb.AskUploadResponse(held=await self._uploads.held(part, request.sha256))
 
     @guarded
     async def UploadUpdate(
@@ -128,52 +149,29 @@ class Fleet(rpc.FleetServicer):
     ) -> pb.UploadUpdateResponse:
         """Checks an update, makes it durable, counts it, and only then gives the receipt."""
         header = (await _first(request_iterator)).header
-        report = _report(header.report)
-        run, current, part = await self._part(header.device_id, header.binding)
-        spec = (await self._coordinator.bundles.of(run)).manifest.adapter
-        if not _SHA256.fullmatch(header.sha256):
-            raise BadRequest("The header's sha256 is not 64 hexadecimal digits: send the update again.")
-        largest = largest_upload(spec, run.options.wire)
-        if header.size > largest:
-            raise TooLarge(
-                f"An update of this run has at most {largest} bytes in {run.options.wire}: send what was trained."
-            )
-        received = part.received(header.sha256, header.size, report)
-        async with self._turn(part):  # a device's uploads come one after the other, so that they share one buffer
-            if not await self._is_counted(received):
-                data = await collect(_data(request_iterator), header.sha256, header.size)
-                norms = await asyncio.to_thread(admit, self._storage, spec, run.options.wire, current, data)
-                await self._storage.keep_update(received.measured(norms), data)
-                log.info("update received", run=run.run_id, round=current.number, device=part.device_id[:8])
-                self._coordinator.wake()
+        reached("header-read")
+        report, binding = _report(header.report), header.binding
+        part = Assignment(binding.run_id, binding.round, header.device_id)
+        if not await self._is_counted(header.device_id, binding, header.sha256):
+            run, current, part = await self._part(header.device_id, binding)
+            spec, wire = (await self._coordinator.bundles.of(run)).manifest.adapter, run.options.wire
+            if not header.offset <= header.size <= largest_upload(spec, wire):
+                largest = largest_upload(spec, wire)
+                raise TooLarge(f"An update of this run has at most {largest} bytes in {wire}: send what was trained.")
+            received = part.received(header.sha256, header.size, report)
+            check = partial(admit, self._storage, spec, wire, current)
+            await self._uploads.take(received, check, header.offset, _data(request_iterator))
+            self._coordinator.wake()
+        reached("receipt-given")
+        context.add_done_callback(lambda _: reached("receipt-sent"))  # type: ignore[arg-type]
         return pb.UploadUpdateResponse(receipt=part.receipt)
 
-    @asynccontextmanager
-    async def _turn(self, part: Assignment) -> AsyncIterator[None]:
-        """One upload of a part at a time, within a bounded time."""
-        try:
-            async with asyncio.timeout(UPLOAD_SECONDS), self._storage.hold(part.receipt):
-                yield
-        except TimeoutError:
-            raise TooSlow(f"The upload took over {UPLOAD_SECONDS:.0f} s: send it again on a better line.") from None
-
-    async def _is_counted(self, received: Assignment) -> bool:
-        """Whether this very update is counted already.
-
-        Raises:
-            Conflict: another one is.
-            RoundClosed: it is not, and can't be any more.
-        """
-        call, state = self._storage.call, self._storage.state
-        part = await call(state.assignment, received.run_id, received.round, received.device_id)
-        if part and part.state is AssignmentState.RECEIVED:
-            if part.sha256 != received.sha256:
-                raise Conflict("Another update by this device is already counted: check in for the next round.")
-            return True
-        current = await call(state.current_round, received.run_id)
-        if current is None or current.number != received.round or current.state is not RoundState.COLLECTING:
-            raise RoundClosed(f"Round {received.round} is closed: drop the update and check in.")
-        return False
+    async def _is_counted(self, device_id: str, binding: pb.Binding, sha256: str) -> bool:
+        _check_device_id(device_id)
+        if not _SHA256.fullmatch(sha256):
+            raise BadRequest("The update's sha256 is not 64 hexadecimal digits: send the update again.")
+        number = min(binding.round, LARGEST_ROUND)
+        return await self._uploads.is_counted(binding.run_id[:LONGEST_TEXT], number, device_id, sha256)
 
     @guarded
     async def ReportFailure(self, request: pb.ReportFailureRequest, context: Context) -> pb.ReportFailureResponse:
@@ -205,7 +203,7 @@ class Fleet(rpc.FleetServicer):
         """The device's part in the round that the request is bound to.
 
         Raises:
-            WrongRound, WrongBundle, WrongSpec, WrongBase, NotSelected: one field of the binding does not fit.
+            StaleRound, FutureRound, WrongBundle, WrongSpec, WrongBase, NotSelected: a field of the binding is wrong.
         """
         call, state = self._storage.call, self._storage.state
         _check_device_id(device_id)
@@ -214,8 +212,10 @@ class Fleet(rpc.FleetServicer):
             raise RoundClosed(f"Run {run.run_id} has ended: drop the update and check in.")
         rounds = {r.number: r for r in await call(state.rounds, run.run_id)}
         newest = max(rounds, default=0)
+        if binding.round > newest:
+            raise FutureRound(f"Round {binding.round} is not open, round {newest} is: drop the update and check in.")
         if binding.round not in rounds or binding.round < newest:
-            raise WrongRound(f"Round {binding.round} is not open, round {newest} is: drop the update and check in.")
+            raise StaleRound(f"Round {binding.round} is over, round {newest} is the newest: drop it and check in.")
         current = rounds[binding.round]
         if binding.bundle_id != run.bundle_id:
             raise WrongBundle("The request is bound to another bundle: check in and fetch this run's bundle.")

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
+from ravan.faults import reached
 from ravan.files import lock_folder
 from server.blobs import FileBlobs
 from server.errors import Refusal
+from server.partials import Partials
 from server.peers import Alone
 from server.records import Assignment
 from server.shelf import OwnShelf
@@ -19,6 +21,7 @@ class FolderStorage(Storage):
 
         state.sqlite   runs, rounds, devices, parts, keys
         updates/       received updates by sha256, dropped some rounds later
+        partials/      uploads whose line broke, one of a part at most, dropped with their round
         adapters/      every round's adapter by sha256
         optimizer/     what the active run's server optimizer remembers after the last round
         published/     <run>/best.safetensors and last.safetensors
@@ -39,7 +42,7 @@ class FolderStorage(Storage):
         self._folder = folder
         self._lock = lock_folder(folder, "server")
         self.updates, self.adapters = FileBlobs(folder / "updates"), FileBlobs(folder / "adapters")
-        self.optimizer = FileBlobs(folder / "optimizer")
+        self.optimizer, self.partials = FileBlobs(folder / "optimizer"), Partials(folder / "partials")
         self.state = open_sqlite(folder)
         self.shelf, self.peers = OwnShelf(), Alone(self.state)
         for sha256 in self.updates.names():  # of uploads that a crash cut off before their receipt
@@ -47,6 +50,7 @@ class FolderStorage(Storage):
                 self.updates.drop(sha256)
         for sha256 in set(self.optimizer.names()) - {self._remembered()}:  # of rounds that a crash cut off
             self.optimizer.drop(sha256)
+        self.drop_partials()
 
     async def keep_update(self, received: Assignment, data: bytes) -> None:
         """See ``Storage``."""
@@ -54,6 +58,7 @@ class FolderStorage(Storage):
         assert sha256 is not None
         async with self.hold(sha256):
             await asyncio.to_thread(self.updates.put, data)
+            reached("update-stored")
             try:
                 await self.call(self.state.receive, received)
             except Refusal:

@@ -3,8 +3,7 @@
 import hashlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -12,7 +11,6 @@ from google.protobuf.message import DecodeError
 
 from ravan.errors import RavanError
 from ravan.rpc.signing import Statement
-from ravan.rpc.transfer import CODE_KEY
 from server.callers import Caller, Identify
 from server.credentials import check_time, read
 from server.errors import BadRequest, OtherBody, OtherDevice
@@ -33,7 +31,7 @@ class Gate(grpc.aio.ServerInterceptor):
         identify: who the holder of a key is, and what is open to it.
         replays: which calls were made before.
         skew: seconds that a caller's clock may be off.
-        refused: where refused calls are counted by code; what the services refuse counts too.
+        refused: where refused calls are counted by code, as the services count what they refuse.
         clock: Unix time.
     """
 
@@ -76,30 +74,26 @@ class Gate(grpc.aio.ServerInterceptor):
         """Takes any number of messages, so that none is waited for."""
 
         async def behavior(_: AsyncIterator[bytes], context: Context) -> None:
-            with self._counting(context):
-                await refuse(context, error)
+            await refuse(context, error, self._refused)
 
         return grpc.stream_stream_rpc_method_handler(behavior)
 
     def _behind_checks(self, handler: Handler, statement: Statement, caller: Caller) -> Handler:
         """The same handler, given bytes instead of messages; it decodes them once they are what was signed."""
-        first = _First(handler, statement, caller)
+        first = _First(handler, statement, caller, self._refused)
 
         async def unary_unary(data: bytes, context: Context) -> Any:
-            with self._counting(context):
-                answer = await handler.unary_unary(await first.or_refuse(data, context), context)
-                if not caller.is_known:  # it is now
-                    await self._replays.remember(statement)
-                return answer
+            answer = await handler.unary_unary(await first.or_refuse(data, context), context)
+            if not caller.is_known:  # it is now
+                await self._remember(statement, context)
+            return answer
 
         async def unary_stream(data: bytes, context: Context) -> AsyncIterator[Any]:
-            with self._counting(context):
-                async for message in handler.unary_stream(await first.or_refuse(data, context), context):
-                    yield message
+            async for message in handler.unary_stream(await first.or_refuse(data, context), context):
+                yield message
 
         async def stream_unary(pieces: AsyncIterator[bytes], context: Context) -> Any:
-            with self._counting(context):
-                return await handler.stream_unary(first.then_others(pieces), context)
+            return await handler.stream_unary(first.then_others(pieces), context)
 
         serialize = handler.response_serializer
         match handler.request_streaming, handler.response_streaming:
@@ -111,15 +105,11 @@ class Gate(grpc.aio.ServerInterceptor):
                 return grpc.stream_unary_rpc_method_handler(stream_unary, None, serialize)
         raise NotImplementedError(f"{statement.method} streams both ways")
 
-    @contextmanager
-    def _counting(self, context: Context) -> Iterator[None]:
+    async def _remember(self, statement: Statement, context: Context) -> None:
         try:
-            yield
-        except grpc.aio.AbortError:
-            code = dict(context.trailing_metadata() or ()).get(CODE_KEY)
-            if code:
-                self._refused[str(code)] += 1
-            raise
+            await self._replays.remember(statement)
+        except RavanError as error:
+            await refuse(context, error, self._refused)
 
 
 def _unread(handler: Handler) -> Handler:
@@ -134,7 +124,8 @@ def _unread(handler: Handler) -> Handler:
 class _First:
     """A call's first message, which must be what was signed and the caller's own."""
 
-    def __init__(self, handler: Handler, statement: Statement, caller: Caller) -> None:
+    def __init__(self, handler: Handler, statement: Statement, caller: Caller, refused: Counter[str]) -> None:
+        self._refused = refused
         self._handler = handler
         self._statement = statement
         self._caller = caller
@@ -163,7 +154,7 @@ class _First:
         try:
             return self._open(data)
         except RavanError as error:
-            await refuse(context, error)
+            await refuse(context, error, self._refused)
 
     async def then_others(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[Any]:
         """The messages of a stream; those after the first are bound by what it declares."""

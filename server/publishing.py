@@ -7,6 +7,7 @@ from functools import partial
 import structlog
 
 from ravan.aggregate import Contribution
+from ravan.faults import reached
 from ravan.server_optimizer import decode_memory, encode_memory
 from ravan.spec import AdapterSpec
 from ravan.update import Update, decode, encode
@@ -45,18 +46,25 @@ class Publisher:
         remembered = earlier[-1].optimizer_memory if earlier else None
         spec = bundle.manifest.adapter
         combined = await asyncio.to_thread(self._aggregate, run, spec, current, parts)
+        reached("updates-folded")
         adapter, memory = await asyncio.to_thread(self._step, run, spec, current, combined, remembered)
+        reached("memory-stored")
         sha256 = await asyncio.to_thread(self._storage.adapters.put, encode(spec, adapter))
+        reached("adapter-stored")
         count, evaluation = len(earlier) + 1, None
         if count % run.options.evaluate_every == 0 or count >= run.options.rounds:
             evaluation = await self._examiner.evaluate(run, adapter)
         done = Round(run.run_id, current.number, RoundState.PUBLISHED, "", 0.0, evaluation=evaluation)
         best = is_best(done, earlier, run.options.metric)
         await asyncio.to_thread(self._exports.write, run, bundle, done, adapter, best=best)
+        reached("files-published")
         await call(state.publish, run.run_id, current.number, sha256, evaluation, now, memory)
+        reached("round-published")
         if remembered and remembered != memory:
             self._storage.optimizer.drop(remembered)
         await self._drop_old_updates(run, current.number)
+        await call(self._storage.drop_partials)
+        reached("updates-dropped")
         measured = {name: round(value, 4) for name, value in evaluation.figures.items()} if evaluation else {}
         heads = f"{int(combined.heads.sum())}/{combined.heads.size}"
         log.info("round published", run=run.run_id, round=current.number, adapter=sha256[:12], heads=heads, **measured)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from ravan.faults import reached
 from ravan.rpc.signing import Statement
 from server.errors import ReplayedCall
 from server.records import Nonce
@@ -62,6 +63,7 @@ class Replays:
                     if not waiting.done():
                         waiting.set_exception(error)
                 continue
+            reached("nonces-kept")
             for (_, waiting), is_new in zip(gathered, fresh, strict=True):
                 if not waiting.done():  # the call may have been cancelled meanwhile
                     waiting.set_result(is_new)

@@ -15,6 +15,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from protos.ravan.v1 import control_pb2_grpc, enrollment_pb2_grpc, fleet_pb2_grpc
+from ravan import faults
 from ravan.errors import EnvironmentProblem, SettingsError
 from ravan.rpc.address import is_local
 from ravan.rpc.transfer import CHANNEL_OPTIONS, CONTROL_OPTIONS
@@ -79,7 +80,7 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Serving]:
         coordinator = Coordinator(storage, RuntimeOptions(threads=settings.threads))
         checks = health.aio.HealthServicer()
         before_devices, before_operator = _gates(settings, storage, operator, refused)
-        devices = _for_devices(storage, coordinator, checks, before_devices)
+        devices = _for_devices(storage, coordinator, checks, before_devices, refused)
         operators = grpc.aio.server(interceptors=before_operator, options=[*CONTROL_OPTIONS, NOT_SHARED])
         control_pb2_grpc.add_ControlServicer_to_server(Control(storage, coordinator, refused), operators)
         port = _listen(devices, settings.listen, credentials)
@@ -123,15 +124,19 @@ def _credentials(settings: ServeSettings) -> grpc.ServerCredentials | None:
 
 
 def _for_devices(
-    storage: Storage, coordinator: Coordinator, checks: health.aio.HealthServicer, gates: Sequence[Gate]
+    storage: Storage,
+    coordinator: Coordinator,
+    checks: health.aio.HealthServicer,
+    gates: Sequence[Gate],
+    refused: Counter[str],
 ) -> grpc.aio.Server:
     """Fleet and Enrollment behind a gate; without one Fleet alone."""
     server = grpc.aio.server(
         interceptors=gates, options=[*CHANNEL_OPTIONS, NOT_SHARED], maximum_concurrent_rpcs=MOST_CALLS
     )
-    fleet_pb2_grpc.add_FleetServicer_to_server(Fleet(storage, coordinator), server)
+    fleet_pb2_grpc.add_FleetServicer_to_server(Fleet(storage, coordinator, refused), server)
     if gates:
-        enrollment_pb2_grpc.add_EnrollmentServicer_to_server(Enrollment(storage), server)
+        enrollment_pb2_grpc.add_EnrollmentServicer_to_server(Enrollment(storage, refused), server)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     return server
 
@@ -153,6 +158,8 @@ def _gates(
 
 async def serve(settings: ServeSettings) -> None:
     """Serves until Ctrl-C, SIGTERM or, if so set, the end of a run."""
+    if fault := faults.asked():
+        log.warning(f"this server kills itself, as {faults.VARIABLE} says", point=fault.point, time=fault.time)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

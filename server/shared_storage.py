@@ -11,7 +11,9 @@ from sqlalchemy import BigInteger, Column, Connection, Engine, String, Table, se
 from sqlalchemy.dialects import postgresql
 
 from ravan.errors import EnvironmentProblem
+from ravan.faults import reached
 from ravan.files import lock_folder
+from server.partials import Partials
 from server.postgres import open_engine
 from server.records import Assignment
 from server.shelf import SharedShelf
@@ -36,6 +38,7 @@ refusals = Table(
 class SharedStorage(Storage):
     """Everything in the database but what belongs to this server alone, which is in a folder of its own.
 
+        partials/             uploads whose line broke here
         bundles/, examples/   the database's, laid out for this server; may be removed while it is not running
         tls/                  certificates and keys, see server/tls.py
         lock                  held by the one server that uses the folder
@@ -59,7 +62,8 @@ class SharedStorage(Storage):
         self.optimizer = SqlBlobs(engine, "optimizer")
         self.shelf = SharedShelf(SqlBlobs(engine, "files"), folder)
         self.peers = SqlPeers(engine, url, lease)
-        self._refused = _Refusals(engine)
+        self._refused, self.partials = _Refusals(engine), Partials(folder / "partials")
+        self.drop_partials()
 
     async def keep_update(self, received: Assignment, data: bytes) -> None:
         """See ``Storage``."""
@@ -67,6 +71,7 @@ class SharedStorage(Storage):
         def keep() -> None:
             with self.state.transaction() as db:
                 self.updates.put_in(db, data)
+                reached("update-stored")
                 self.state.receive_in(db, received)
 
         await self.call(keep)

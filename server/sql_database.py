@@ -11,6 +11,7 @@ from sqlalchemy.exc import InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
 from ravan.errors import EnvironmentProblem
+from ravan.faults import reached
 
 
 class SqlDatabase:
@@ -33,6 +34,8 @@ class SqlDatabase:
         try:
             with self._engine.begin() as db:
                 yield db
+                reached("before-commit")
+            reached("committed")
         except (OperationalError, InternalError, NoConnection) as error:
             reason = first_line(getattr(error, "orig", error))
             raise EnvironmentProblem(

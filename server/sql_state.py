@@ -23,7 +23,7 @@ _REVOKED = select(holders.c.device_id).where(holders.c.revoked_at.is_not(None))
 _OPEN = [RoundState.SELECTING, RoundState.COLLECTING, RoundState.AGGREGATING]
 
 
-def open_sqlite(folder: Path, patience: float = 30) -> "SqlState":
+def open_sqlite(folder: Path, patience: float = 10) -> "SqlState":
     """The state in ``folder/state.sqlite``: write-ahead log, and every commit synced before it returns.
 
     A database locked by another program is waited for, ``patience`` seconds.

@@ -10,8 +10,9 @@ from typing import ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from server.blobs import Blobs
+from server.partials import Partials
 from server.peers import Peers
-from server.records import Assignment
+from server.records import Assignment, AssignmentState, RoundState
 from server.shelf import Shelf
 from server.state import State
 
@@ -29,6 +30,7 @@ class Storage(ABC):
         optimizer: what the active run's server optimizer remembers after the last round.
         shelf: bundles and held-out examples.
         peers: the servers that share all this.
+        partials: uploads whose line broke, of this server alone.
     """
 
     state: State
@@ -37,6 +39,7 @@ class Storage(ABC):
     optimizer: Blobs
     shelf: Shelf
     peers: Peers
+    partials: Partials
 
     def __init__(self, threads: int) -> None:
         self._database = ThreadPoolExecutor(threads, "database")
@@ -61,6 +64,14 @@ class Storage(ABC):
     @abstractmethod
     async def refusals(self, counted: Mapping[str, int]) -> Mapping[str, int]:
         """Refused calls by code, of all servers that share the state, of which this one has counted these."""
+
+    def drop_partials(self) -> None:
+        """Removes what came of uploads that can't be counted any more."""
+        run = self.state.active_run()
+        current = self.state.current_round(run.run_id) if run else None
+        collecting = current is not None and current.state is RoundState.COLLECTING
+        parts = self.state.assignments(current.run_id, current.number) if current and collecting else []
+        self.partials.keep(part.receipt for part in parts if part.state is not AssignmentState.RECEIVED)
 
     def hold(self, key: str) -> asyncio.Lock:
         """The lock of this process for one upload or blob: who stores or drops it does so alone."""

@@ -6,12 +6,16 @@ What is not tried again keeps its earlier figures. Exits with 1 if a figure that
 """
 
 import argparse
+import logging
+import signal
 import sys
 import tempfile
 import time
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
+
+import structlog
 
 from benchmarks.machine import this_machine
 from benchmarks.reliability.figures import Figure, Measurement, load, save
@@ -28,6 +32,8 @@ MODULES = tuple(module for promise in PROMISES for module in promise.modules)
 def main() -> int:
     """Tries what is wanted; results are written after every module."""
     wanted = parse().only or MODULES
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every server is ended
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))  # devices call in vain
     measurements = load(RESULTS)
     failed = 0
     for module in wanted:

@@ -23,17 +23,20 @@ PROMISES = (
         "A receipt is a promise",
         "An update is on disk before its receipt is sent; kill -9 anywhere loses none that has one, counts none twice, "
         "and changes no bit of what is published.",
+        ("crash",),
     ),
     Promise(
         2,
         "Exactly once",
         "Same device, same round, same body: same receipt; another body is refused. A transfer goes on at the byte "
         "where the line broke.",
+        ("once",),
     ),
     Promise(
         3,
         "Rounds are bound",
         "What belongs to another round, base, spec or device is refused, each with a code and a counter of its own.",
+        ("bound",),
     ),
     Promise(4, "Rounds close", "Late, dead and slow clients never hold a round; many devices cost little."),
     Promise(5, "Asynchronous mode", "Buffered aggregation keeps the same promises."),
@@ -46,5 +49,6 @@ PROMISES = (
         "Bad weather",
         "Disk full or read-only, fsync failing, a clock a day off, lines cut or half open, a locked database: a clear "
         "code, no corruption, and recovery when it clears.",
+        ("weather",),
     ),
 )

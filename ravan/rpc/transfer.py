@@ -3,14 +3,17 @@
 from collections.abc import Iterator
 
 CODE_KEY = "ravan-code"
-CHUNK = 1 << 20  # bytes
-MESSAGE_LIMIT = CHUNK + (64 << 10)  # bytes of one message, a chunk with its frame
+LONGEST = 1 << 20  # bytes of data in one message
+CHUNK = 256 << 10
+"""Bytes that are sent at a time: what a line that breaks loses at most, and has to send again."""
+MESSAGE_LIMIT = LONGEST + (64 << 10)  # bytes of one message with its frame
 
 CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
     ("grpc.max_send_message_length", MESSAGE_LIMIT),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 30_000),  # or a server ends slow uploads for their keepalives
     ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a small gzip message can inflate to gigabytes
 ]
 

@@ -100,8 +100,8 @@ def test_killed_servers_lose_nothing_and_the_adapter_is_that_of_an_undisturbed_o
     assert exported(servers, survivor, bundle) == undisturbed(processes, bundle)
     for name in servers.alive():
         servers.kill(name)
-    (shown,), _, live = client.overview(servers.control(survivor), Place.of(database))
-    assert (shown, live) == (run, False)
+    (shown,), _, refused = client.overview(servers.control(survivor), Place.of(database))
+    assert (shown, refused) == (run, None)
 
 
 def test_a_leader_that_was_paused_is_deposed_and_publishes_nothing_twice(

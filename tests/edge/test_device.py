@@ -57,8 +57,11 @@ class Scripted(rpc.FleetServicer):
             yield pb.FetchBundleResponse(data=piece)
 
     def FetchAdapter(self, request: pb.FetchAdapterRequest, context: Any) -> Iterator[pb.FetchAdapterResponse]:
-        for piece in chunks(self.bundle.path(INITIAL).read_bytes()):
+        for piece in chunks(self.bundle.path(INITIAL).read_bytes()[request.offset :]):
             yield pb.FetchAdapterResponse(data=piece)
+
+    def AskUpload(self, request: pb.AskUploadRequest, context: Any) -> pb.AskUploadResponse:
+        return pb.AskUploadResponse()
 
     def UploadUpdate(self, request_iterator: Iterator[pb.UploadUpdateRequest], context: Any) -> pb.UploadUpdateResponse:
         self.examples = next(request_iterator).header.report.examples

@@ -91,8 +91,8 @@ def set_field(name: str, value: object) -> Change:
 @pytest.mark.parametrize(
     ("change", "code", "status"),
     [
-        (set_field("round", 0), "wrong-round", "FAILED_PRECONDITION"),
-        (set_field("round", 2), "wrong-round", "FAILED_PRECONDITION"),
+        (set_field("round", 0), "stale-round", "FAILED_PRECONDITION"),
+        (set_field("round", 2), "future-round", "FAILED_PRECONDITION"),
         (set_field("run_id", "another"), "not-found", "NOT_FOUND"),
         (set_field("bundle_id", "0" * 64), "wrong-bundle", "FAILED_PRECONDITION"),
         (set_field("adapter_spec", "0" * 64), "wrong-spec", "FAILED_PRECONDITION"),

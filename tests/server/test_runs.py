@@ -190,8 +190,8 @@ def test_status_needs_neither_a_server_nor_the_bundle(bundle: Bundle, tmp_path: 
 
     asyncio.run(scene())
     shutil.rmtree(moved)
-    runs, devices, live = client.overview(control_address(state, ""), Place(state))
-    assert not live
+    runs, devices, refused = client.overview(control_address(state, ""), Place(state))
+    assert refused is None
     assert (runs[0].model, runs[0].initial.examples) == (bundle.manifest.model, 9)
     assert [device.device_id for device in devices] == [A]
 

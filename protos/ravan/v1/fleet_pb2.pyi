@@ -166,18 +166,36 @@ class FetchBundleResponse(_message.Message):
     def __init__(self, data: _Optional[bytes] = ...) -> None: ...
 
 class FetchAdapterRequest(_message.Message):
-    __slots__ = ("device_id", "binding")
+    __slots__ = ("device_id", "binding", "offset")
     DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
     BINDING_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
     device_id: str
     binding: Binding
-    def __init__(self, device_id: _Optional[str] = ..., binding: _Optional[_Union[Binding, _Mapping]] = ...) -> None: ...
+    offset: int
+    def __init__(self, device_id: _Optional[str] = ..., binding: _Optional[_Union[Binding, _Mapping]] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class FetchAdapterResponse(_message.Message):
     __slots__ = ("data",)
     DATA_FIELD_NUMBER: _ClassVar[int]
     data: bytes
     def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
+class AskUploadRequest(_message.Message):
+    __slots__ = ("device_id", "binding", "sha256")
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    BINDING_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    device_id: str
+    binding: Binding
+    sha256: str
+    def __init__(self, device_id: _Optional[str] = ..., binding: _Optional[_Union[Binding, _Mapping]] = ..., sha256: _Optional[str] = ...) -> None: ...
+
+class AskUploadResponse(_message.Message):
+    __slots__ = ("held",)
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    held: int
+    def __init__(self, held: _Optional[int] = ...) -> None: ...
 
 class UploadUpdateRequest(_message.Message):
     __slots__ = ("header", "data")
@@ -188,18 +206,20 @@ class UploadUpdateRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[UploadHeader, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class UploadHeader(_message.Message):
-    __slots__ = ("device_id", "binding", "sha256", "size", "report")
+    __slots__ = ("device_id", "binding", "sha256", "size", "report", "offset")
     DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
     BINDING_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
     device_id: str
     binding: Binding
     sha256: str
     size: int
     report: TrainingReport
-    def __init__(self, device_id: _Optional[str] = ..., binding: _Optional[_Union[Binding, _Mapping]] = ..., sha256: _Optional[str] = ..., size: _Optional[int] = ..., report: _Optional[_Union[TrainingReport, _Mapping]] = ...) -> None: ...
+    offset: int
+    def __init__(self, device_id: _Optional[str] = ..., binding: _Optional[_Union[Binding, _Mapping]] = ..., sha256: _Optional[str] = ..., size: _Optional[int] = ..., report: _Optional[_Union[TrainingReport, _Mapping]] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class TrainingReport(_message.Message):
     __slots__ = ("examples", "steps", "first_loss", "last_loss", "seconds", "heads_per_layer")

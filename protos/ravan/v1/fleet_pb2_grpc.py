@@ -30,7 +30,7 @@ class FleetStub(object):
 
     Calls are signed (see enrollment.proto), and speak for the device whose key signed them alone.
 
-    A refused call carries one sentence as its status message and a stable code, such as "wrong-round", in the trailing
+    A refused call carries one sentence as its status message and a stable code, such as "stale-round", in the trailing
     metadata "ravan-code".
     """
 
@@ -55,6 +55,11 @@ class FleetStub(object):
                 request_serializer=protos_dot_ravan_dot_v1_dot_fleet__pb2.FetchAdapterRequest.SerializeToString,
                 response_deserializer=protos_dot_ravan_dot_v1_dot_fleet__pb2.FetchAdapterResponse.FromString,
                 _registered_method=True)
+        self.AskUpload = channel.unary_unary(
+                '/ravan.v1.Fleet/AskUpload',
+                request_serializer=protos_dot_ravan_dot_v1_dot_fleet__pb2.AskUploadRequest.SerializeToString,
+                response_deserializer=protos_dot_ravan_dot_v1_dot_fleet__pb2.AskUploadResponse.FromString,
+                _registered_method=True)
         self.UploadUpdate = channel.stream_unary(
                 '/ravan.v1.Fleet/UploadUpdate',
                 request_serializer=protos_dot_ravan_dot_v1_dot_fleet__pb2.UploadUpdateRequest.SerializeToString,
@@ -72,7 +77,7 @@ class FleetServicer(object):
 
     Calls are signed (see enrollment.proto), and speak for the device whose key signed them alone.
 
-    A refused call carries one sentence as its status message and a stable code, such as "wrong-round", in the trailing
+    A refused call carries one sentence as its status message and a stable code, such as "stale-round", in the trailing
     metadata "ravan-code".
     """
 
@@ -91,7 +96,14 @@ class FleetServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def FetchAdapter(self, request, context):
-        """Streams the adapter that a round starts from, in the update format, every head included.
+        """Streams the adapter that a round starts from, in the update format, every head included, from an offset on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AskUpload(self, request, context):
+        """Says how much of an update is on the server's disk, to go on there after a line broke.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,6 +141,11 @@ def add_FleetServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_ravan_dot_v1_dot_fleet__pb2.FetchAdapterRequest.FromString,
                     response_serializer=protos_dot_ravan_dot_v1_dot_fleet__pb2.FetchAdapterResponse.SerializeToString,
             ),
+            'AskUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.AskUpload,
+                    request_deserializer=protos_dot_ravan_dot_v1_dot_fleet__pb2.AskUploadRequest.FromString,
+                    response_serializer=protos_dot_ravan_dot_v1_dot_fleet__pb2.AskUploadResponse.SerializeToString,
+            ),
             'UploadUpdate': grpc.stream_unary_rpc_method_handler(
                     servicer.UploadUpdate,
                     request_deserializer=protos_dot_ravan_dot_v1_dot_fleet__pb2.UploadUpdateRequest.FromString,
@@ -152,7 +169,7 @@ class Fleet(object):
 
     Calls are signed (see enrollment.proto), and speak for the device whose key signed them alone.
 
-    A refused call carries one sentence as its status message and a stable code, such as "wrong-round", in the trailing
+    A refused call carries one sentence as its status message and a stable code, such as "stale-round", in the trailing
     metadata "ravan-code".
     """
 
@@ -227,6 +244,33 @@ class Fleet(object):
             '/ravan.v1.Fleet/FetchAdapter',
             protos_dot_ravan_dot_v1_dot_fleet__pb2.FetchAdapterRequest.SerializeToString,
             protos_dot_ravan_dot_v1_dot_fleet__pb2.FetchAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AskUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ravan.v1.Fleet/AskUpload',
+            protos_dot_ravan_dot_v1_dot_fleet__pb2.AskUploadRequest.SerializeToString,
+            protos_dot_ravan_dot_v1_dot_fleet__pb2.AskUploadResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -31,7 +31,7 @@ class FleetStub:
 
     Calls are signed (see enrollment.proto), and speak for the device whose key signed them alone.
 
-    A refused call carries one sentence as its status message and a stable code, such as "wrong-round", in the trailing
+    A refused call carries one sentence as its status message and a stable code, such as "stale-round", in the trailing
     metadata "ravan-code".
     """
 
@@ -44,7 +44,9 @@ class FleetStub:
     FetchBundle: _grpc.UnaryStreamMultiCallable[_fleet_pb2.FetchBundleRequest, _fleet_pb2.FetchBundleResponse]
     """Streams one file of a bundle from an offset on. The file "manifest.json" comes first: its sha256 is the bundle's id."""
     FetchAdapter: _grpc.UnaryStreamMultiCallable[_fleet_pb2.FetchAdapterRequest, _fleet_pb2.FetchAdapterResponse]
-    """Streams the adapter that a round starts from, in the update format, every head included."""
+    """Streams the adapter that a round starts from, in the update format, every head included, from an offset on."""
+    AskUpload: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.AskUploadRequest, _fleet_pb2.AskUploadResponse]
+    """Says how much of an update is on the server's disk, to go on there after a line broke."""
     UploadUpdate: _grpc.StreamUnaryMultiCallable[_fleet_pb2.UploadUpdateRequest, _fleet_pb2.UploadUpdateResponse]
     """Takes a finished update: a header, then the bytes. The same body again gives the same receipt."""
     ReportFailure: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ReportFailureRequest, _fleet_pb2.ReportFailureResponse]
@@ -56,7 +58,7 @@ class FleetAsyncStub(FleetStub):
 
     Calls are signed (see enrollment.proto), and speak for the device whose key signed them alone.
 
-    A refused call carries one sentence as its status message and a stable code, such as "wrong-round", in the trailing
+    A refused call carries one sentence as its status message and a stable code, such as "stale-round", in the trailing
     metadata "ravan-code".
     """
 
@@ -66,7 +68,9 @@ class FleetAsyncStub(FleetStub):
     FetchBundle: _aio.UnaryStreamMultiCallable[_fleet_pb2.FetchBundleRequest, _fleet_pb2.FetchBundleResponse]  # type: ignore[assignment]
     """Streams one file of a bundle from an offset on. The file "manifest.json" comes first: its sha256 is the bundle's id."""
     FetchAdapter: _aio.UnaryStreamMultiCallable[_fleet_pb2.FetchAdapterRequest, _fleet_pb2.FetchAdapterResponse]  # type: ignore[assignment]
-    """Streams the adapter that a round starts from, in the update format, every head included."""
+    """Streams the adapter that a round starts from, in the update format, every head included, from an offset on."""
+    AskUpload: _aio.UnaryUnaryMultiCallable[_fleet_pb2.AskUploadRequest, _fleet_pb2.AskUploadResponse]  # type: ignore[assignment]
+    """Says how much of an update is on the server's disk, to go on there after a line broke."""
     UploadUpdate: _aio.StreamUnaryMultiCallable[_fleet_pb2.UploadUpdateRequest, _fleet_pb2.UploadUpdateResponse]  # type: ignore[assignment]
     """Takes a finished update: a header, then the bytes. The same body again gives the same receipt."""
     ReportFailure: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ReportFailureRequest, _fleet_pb2.ReportFailureResponse]  # type: ignore[assignment]
@@ -77,7 +81,7 @@ class FleetServicer(metaclass=_abc_1.ABCMeta):
 
     Calls are signed (see enrollment.proto), and speak for the device whose key signed them alone.
 
-    A refused call carries one sentence as its status message and a stable code, such as "wrong-round", in the trailing
+    A refused call carries one sentence as its status message and a stable code, such as "stale-round", in the trailing
     metadata "ravan-code".
     """
 
@@ -103,7 +107,15 @@ class FleetServicer(metaclass=_abc_1.ABCMeta):
         request: _fleet_pb2.FetchAdapterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_fleet_pb2.FetchAdapterResponse], _abc.AsyncIterator[_fleet_pb2.FetchAdapterResponse]]:
-        """Streams the adapter that a round starts from, in the update format, every head included."""
+        """Streams the adapter that a round starts from, in the update format, every head included, from an offset on."""
+
+    @_abc_1.abstractmethod
+    def AskUpload(
+        self,
+        request: _fleet_pb2.AskUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.AskUploadResponse, _abc.Awaitable[_fleet_pb2.AskUploadResponse]]:
+        """Says how much of an update is on the server's disk, to go on there after a line broke."""
 
     @_abc_1.abstractmethod
     def UploadUpdate(

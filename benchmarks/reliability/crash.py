@@ -1,0 +1,260 @@
+"""Promise 1: the server is killed at every named point, over and over, in the middle of runs.
+
+A trial is one run, of three devices that must all be counted in every round, over many lives of one server: each life
+but the last ends with kill -9 at a point of ``ravan/faults.py``. Devices and operator call again until they are
+answered. Then it is asked of the state on disk whether every receipt that a device ever held is kept, and whether the
+adapter of every round has exactly the bits that it has without a server that dies.
+"""
+
+import random
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from benchmarks.reliability.bundle import filler_bundle
+from benchmarks.reliability.devices import Device, enrolled_devices, expected, plain_devices
+from benchmarks.reliability.figures import Figure
+from benchmarks.reliability.hosts import Server
+from ravan.bundle import INITIAL, Bundle
+from ravan.errors import RavanError
+from ravan.runtime.adapter import read_adapter
+from ravan.update import encode
+from server import client
+from server.blobs import FileBlobs
+from server.records import AssignmentState, RoundState, RunState
+from server.settings import RunOptions
+from server.sql_state import DATABASE, open_sqlite
+from server.state import State
+
+T = TypeVar("T")
+DEVICES = 3
+LIFE_SECONDS = 60.0
+FIRST = ("bundle-opened", "initial-stored", "run-created")
+IN_ORDER = (
+    *("file-written", "file-synced", "round-opened", "devices-selected"),
+    *("header-read", "piece-kept", "body-complete", "update-admitted", "file-renamed"),
+    *("folder-synced", "update-stored", "before-commit", "committed", "update-counted", "receipt-given"),
+    *("receipt-sent", "round-closed", "updates-folded", "memory-stored", "adapter-stored", "files-published"),
+    *("round-published", "updates-dropped"),
+)
+TRANSACTIONS = ("before-commit", "committed")
+"""Passed some times when a server starts, and many times in a round."""
+LAST = ("run-finished",)
+OF_KEYS = ("tokens-made", "token-used", "nonces-kept")
+"""Points that a run passes once; those of every round, and of every file and transaction; those of enrolled devices."""
+KILLS = 200
+SEED = 5
+OPTIONS: dict[str, object] = {
+    "clients_per_round": DEVICES,
+    "min_devices": DEVICES,
+    "min_updates": DEVICES,
+    "deadline": 600.0,
+    "poll_min": 0.01,
+    "poll_max": 0.02,
+    "server_optimizer": "fedadam",
+    "keep_updates": 100,
+    "max_norm_ratio": 0,
+}
+
+
+@dataclass
+class Trial:
+    """One run over many lives of a server.
+
+    Attributes:
+        folder: empty.
+        faults: where each life ends, as ``point:time``; the last one, which has none, ends with the run.
+        rounds: of the run.
+        secure: over TLS, with devices that enroll.
+        kills: by point, those that happened.
+        receipts: that devices held in the end.
+        problems: what is not as it must be; empty if all is well.
+    """
+
+    folder: Path
+    faults: Sequence[str]
+    rounds: int
+    secure: bool = False
+    kills: Counter[str] = field(default_factory=Counter)
+    receipts: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def run(self) -> "Trial":
+        """Plays the run to its end, and looks at what is left."""
+        bundle, server = filler_bundle(self.folder / "bundle"), Server(self.folder, self.secure)
+        options = RunOptions(rounds=self.rounds, **OPTIONS)
+        if self.secure:
+            server.initialize()
+        over = threading.Event()
+        keeper = threading.Thread(target=self._live, args=(server, over))
+        keeper.start()
+        devices: list[Device] = []
+        try:
+            persist, make = Persistence(over), enrolled_devices if self.secure else plain_devices
+            devices = make(server, bundle.manifest.adapter, DEVICES, persist)
+            persist(_create, server, {**options.model_dump(mode="json"), "bundle": str(bundle.folder)})
+            self._play(devices)
+        finally:
+            over.set()
+            keeper.join()
+            for device in devices:
+                device.end()
+        self._look(server, bundle, devices, options)
+        return self
+
+    def _live(self, server: Server, over: threading.Event) -> None:
+        """Starts the server again whenever it died, until the trial is over."""
+        for fault in (*self.faults, ""):
+            server.start(fault)
+            end = time.monotonic() + LIFE_SECONDS
+            while server.runs and not over.is_set() and not (fault and time.monotonic() > end):
+                over.wait(0.01)
+            if server.was_killed:
+                self.kills[fault.partition(":")[0]] += 1
+                continue
+            server.kill()
+            if fault or not over.is_set():
+                self.problems.append(f"life {server.lives} should have ended at {fault or 'the end of the run'}")
+            if over.is_set():
+                return
+
+    def _play(self, devices: Sequence[Device]) -> None:
+        """Lets the devices take part until they hear that the run has finished."""
+        for device in devices:
+            device.start()
+        end = time.monotonic() + LIFE_SECONDS * (len(self.faults) + 1)
+        while not all(device.is_done for device in devices):
+            if time.monotonic() > end:
+                self.problems.append("the run did not finish in time")
+                return
+            time.sleep(0.02)
+
+    def _look(self, server: Server, bundle: Bundle, devices: Sequence[Device], options: RunOptions) -> None:
+        """Asks the state on disk."""
+        spec, ids = bundle.manifest.adapter, [device.device_id for device in devices]
+        wanted = expected(spec, bundle.path(INITIAL).read_bytes(), ids, options)
+        with closing(open_sqlite(server.state)) as state:
+            (run,) = state.runs()
+            rounds = state.rounds(run.run_id)
+            self._check(run.state is RunState.FINISHED, "the run has not finished")
+            self._check({r.state for r in rounds} == {RoundState.PUBLISHED}, "a round was not published")
+            self._check([r.adapter for r in rounds] == wanted, "a published adapter has other bits")
+            self._look_at_receipts(state, run.run_id, devices, FileBlobs(server.state / "updates"))
+            last = read_adapter(server.state / "published" / run.run_id / "last.safetensors", spec)
+            adapters = FileBlobs(server.state / "adapters")
+            self._check(encode(spec, last) == adapters.get(run.adapter), "the exported adapter is another one")
+        with closing(sqlite3.connect(server.state / DATABASE)) as database:
+            self._check(database.execute("PRAGMA integrity_check").fetchall() == [("ok",)], "the database is damaged")
+        self._check(not list((server.state / "partials").iterdir()), "parts of uploads are left")
+        for device in devices:
+            self._check(not device.refused, f"device {device.number} was refused: {device.refused}")
+
+    def _look_at_receipts(self, state: State, run_id: str, devices: Sequence[Device], updates: FileBlobs) -> None:
+        parts = {(p.round, p.device_id): p for p in state.assignments(run_id)}
+        self._check(len(parts) == self.rounds * len(devices), "a device has no part in some round")
+        for device in devices:
+            for number, (receipt, sha256) in device.receipts.items():
+                part = parts[number, device.device_id]
+                kept = (part.receipt, part.state, part.sha256) == (receipt, AssignmentState.RECEIVED, sha256)
+                self._check(kept and sha256 in updates.names(), f"receipt {receipt} is not kept")
+                self.receipts += 1
+
+    def _check(self, holds: bool, otherwise: str) -> None:  # noqa: FBT001
+        if not holds:
+            self.problems.append(otherwise)
+
+
+def _create(server: Server, settings: dict[str, object]) -> None:
+    """Creates the run, unless an earlier call did whose answer was lost."""
+    try:
+        client.create_run(server.control, settings)
+    except RavanError as error:
+        if "Another run is active" not in str(error):
+            raise
+
+
+def drawn(points: Sequence[str], generator: random.Random, most: int) -> list[str]:
+    """A fault for each point: the first to ``most``-th time that it is reached in a life."""
+    return [f"{point}:{generator.randint(1, 60 if point in TRANSACTIONS else most)}" for point in points]
+
+
+def figures(folder: Path) -> Iterator[Figure]:
+    """Undisturbed, then killed at least ``KILLS`` times without TLS, then over TLS at the points of keys too."""
+    calm = Trial(_new(folder / "calm"), [], rounds=5).run()
+    yield Figure(
+        1,
+        "adapters of a real server that nobody disturbs, against the same rule in memory",
+        "the same bits",
+        "5 of 5 rounds the same" if not calm.problems else "; ".join(calm.problems),
+        met=not calm.problems,
+    )
+    generator, trials = random.Random(SEED), list[Trial]()
+    while sum(trial.kills.total() for trial in trials) < KILLS:
+        faults = [*drawn(FIRST, generator, 1), *drawn(IN_ORDER, generator, 2), *drawn(LAST, generator, 1)]
+        trials.append(Trial(_new(folder / f"trial-{len(trials)}"), faults, rounds=30).run())
+        _say(trials[-1])
+    yield from outcome(trials, "without TLS", KILLS)
+    faults = [*drawn((*OF_KEYS, *OF_KEYS[1:], *FIRST), generator, 1), *drawn(IN_ORDER, generator, 2)]
+    secured = Trial(_new(folder / "secured"), faults, rounds=30, secure=True).run()
+    _say(secured)
+    yield from outcome([secured], "over TLS, with enrolled devices", len(faults))
+
+
+def outcome(trials: Sequence[Trial], how: str, least: int) -> Iterator[Figure]:
+    """What trials of one kind amount to."""
+    kills: Counter[str] = sum((trial.kills for trial in trials), Counter())
+    receipts, rounds = sum(trial.receipts for trial in trials), sum(trial.rounds for trial in trials)
+    problems = [problem for trial in trials for problem in trial.problems]
+    bad = "; ".join(sorted(set(problems)))
+    yield Figure(
+        1,
+        f"kill -9 {how}",
+        f"at least {least} kills over 12 points",
+        f"{kills.total()} kills over {len(kills)} points in {len(trials)} runs",
+        met=kills.total() >= least and len(kills) >= 12,
+    )
+    yield Figure(
+        1,
+        f"receipts that devices held in the end, after kills {how}",
+        "none lost, none counted twice",
+        f"all {receipts:,} kept, each once" if not problems else bad,
+        met=not problems and receipts == rounds * DEVICES,
+    )
+    yield Figure(
+        1,
+        f"published adapters after kills {how}, against an undisturbed run",
+        "bit-equal",
+        f"{rounds} of {rounds} rounds bit-equal" if not problems else bad,
+        met=not problems,
+    )
+
+
+def _say(trial: Trial) -> None:
+    print(f"   {trial.folder.name}: {trial.kills.total()} kills, {'; '.join(trial.problems) or 'all well'}", flush=True)
+
+
+def _new(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+class Persistence:
+    """Calls a function until the server answers."""
+
+    def __init__(self, over: threading.Event) -> None:
+        self._over = over
+
+    def __call__(self, function: Callable[..., T], *arguments: object) -> T:
+        """What the function returns in the end."""
+        while True:
+            try:
+                return function(*arguments)
+            except (RavanError, OSError):
+                if self._over.wait(0.05):
+                    raise

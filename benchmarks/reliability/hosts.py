@@ -1,0 +1,131 @@
+"""ravan-server as a process of its own, to be killed and started again."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ravan.errors import EnvironmentProblem
+from ravan.faults import VARIABLE
+from server.serving import ControlAddress, control_address
+from server.tls import Tls
+
+ANSWERS = '"event": "serving"'
+START_SECONDS = 60.0
+
+
+def free_port() -> int:
+    """A port on loopback that nobody uses right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Server:
+    """One server over all its lives; whoever starts it must ``kill`` or ``stop`` it.
+
+    Attributes:
+        folder: where its state and its log are.
+        secure: TLS and enrolled devices, or neither.
+        port: the same in every life.
+        program: what is run with the arguments of ``ravan-server``.
+        lives: how often it was started.
+    """
+
+    folder: Path
+    secure: bool = False
+    port: int = field(default_factory=free_port)
+    program: tuple[str, ...] = ("server.cli",)
+    lives: int = 0
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def state(self) -> Path:
+        """The state folder."""
+        return self.folder / "state"
+
+    @property
+    def log(self) -> Path:
+        """What it said in all its lives."""
+        return self.folder / "server.log"
+
+    @property
+    def address(self) -> str:
+        """For devices."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def control(self) -> ControlAddress:
+        """For the operator."""
+        return control_address(self.state, "")
+
+    @property
+    def ca(self) -> Path:
+        """What devices trust."""
+        return Tls.of(self.state).ca
+
+    def initialize(self) -> None:
+        """Makes the certificates."""
+        self._command("init")
+
+    def start(self, fault: str = "", environment: Mapping[str, str] | None = None) -> None:
+        """Starts it; with a fault it kills itself there."""
+        listen = ["--listen", self.address, "--state", str(self.state)]
+        command = [sys.executable, "-m", *self.program, "serve", *listen, *([] if self.secure else ["--insecure"])]
+        added = {**(environment or {}), **({VARIABLE: fault} if fault else {})}
+        self.lives += 1
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **added})
+
+    def wait(self) -> None:
+        """Returns once it answers.
+
+        Raises:
+            EnvironmentProblem: it ended instead.
+        """
+        end = time.monotonic() + START_SECONDS
+        while self._said() < self.lives:
+            if not self.runs or time.monotonic() > end:
+                raise EnvironmentProblem(f"The server did not start: see {self.log}.")
+            time.sleep(0.02)
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is alive."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether it ended by SIGKILL."""
+        return self._process is not None and self._process.poll() == -signal.SIGKILL
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def kill(self) -> None:
+        """Kill -9, if it is alive."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> None:
+        """As Ctrl-C does."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(30)
+
+    def _said(self) -> int:
+        return self.log.read_text("utf-8", "replace").count(ANSWERS)
+
+    def _command(self, name: str) -> None:
+        command = [sys.executable, "-m", "server.cli", name, "--state", str(self.state)]
+        subprocess.run(command, check=True, capture_output=True)
