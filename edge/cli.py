@@ -24,19 +24,19 @@ from edge.fleet_client import FleetClient
 from edge.home import Home
 from edge.progress import progress_for
 from edge.runtimes import Runtime, Runtimes
-from edge.settings import DEFAULT_HOME, EdgeSettings
+from edge.settings import DEFAULT_HOME, EdgeSettings, PersonalizeSettings, PredictSettings
 from edge.workshop import Workshop
 from ravan.bundle import open_bundle
 from ravan.bundle_files import ARTIFACTS
 from ravan.cli.errors import run as run_app
 from ravan.cli.logs import configure_logs
-from ravan.cli.output import Format
+from ravan.cli.output import Format, RowFormat
 from ravan.cli.settings import command
 from ravan.errors import RavanError, SettingsError
 from ravan.rpc.address import is_local, read_authority
 from ravan.runtime.dataset import find_dataset
 from ravan.runtime.footprint import PRESETS
-from ravan.runtime.session import RuntimeOptions, require_runtime
+from ravan.runtime.session import require_runtime
 
 log = structlog.get_logger()
 
@@ -58,8 +58,7 @@ def run(settings: EdgeSettings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     home = Home(settings.home)
-    runtime = RuntimeOptions(settings.threads, settings.spinning, settings.mapped_weights)
-    workshop = Workshop(runtime, home.hidden_states, settings.cache_mb << 20, runtimes)
+    workshop = Workshop(settings.session, home.hidden_states, settings.cache_mb << 20, runtimes)
     progress = progress_for(Console(stderr=True))
 
     with closing(home), closing(workshop), ThreadPoolExecutor(len(devices), "device") as threads:
@@ -137,6 +136,36 @@ def bench(
     Console().print(bench_table(measured))
 
 
+@app.command()
+@command(PersonalizeSettings)
+def personalize(settings: PersonalizeSettings) -> None:
+    """Train a global adapter on this device's data alone, and keep the result here if it is not worse."""
+    from edge.personal import personalize as run_alone
+
+    configure_logs()
+    with Console(stderr=True).status("starting") as status:
+        found = run_alone(settings, status.update)
+    print(json.dumps(found.facts(), indent=2) if settings.format is Format.JSON else found.describe())
+
+
+@app.command()
+@command(PredictSettings)
+def predict(settings: PredictSettings) -> None:
+    """Ask a model with its adapter: labels and their probabilities, or how a text goes on and its perplexity."""
+    from edge.predict import predict as answers
+
+    configure_logs()
+    match settings.format:
+        case RowFormat.JSON:
+            print(json.dumps([answer.row() for answer in answers(settings)], indent=2))
+        case RowFormat.JSONL:
+            for answer in answers(settings):
+                print(json.dumps(answer.row()), flush=True)
+        case RowFormat.TEXT:
+            for answer in answers(settings):
+                print(answer.line(), flush=True)
+
+
 def bench_table(measured: Sequence[Measurement]) -> Table:
     """A line for each measurement; the prefix is what a step costs on top in the first epoch."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
@@ -198,7 +227,9 @@ def device_options(settings: EdgeSettings) -> list[DeviceOptions]:
             settings.skip_bad,
             settings.until_finished,
             make,
-            settings.key_days,
+            key_days=settings.key_days,
+            held_out=settings.held_out,
+            seed=settings.seed,
         )
         for name, path in zip(names, settings.data, strict=True)
     ]

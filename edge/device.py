@@ -15,6 +15,7 @@ import ravan
 from edge.enrollment import rotate_if_due
 from edge.errors import NotLetIn, Refused, Stopped, TaskFailed
 from edge.fleet_client import FleetClient
+from edge.held_out import split
 from edge.home import Home
 from edge.progress import Progress
 from edge.training import LocalRun, mini_batches, run_generator, train_locally
@@ -43,8 +44,8 @@ WITHHELD = "The device's own log says why."
 class DeviceOptions:
     """What makes one device: its data file, name, share of the heads, most tokens at a time (None: as the bundle).
 
-    ``make`` reads the data where it is not in the form that the bundle's task has.
-    A key older than ``key_days`` is replaced, 0 for never.
+    ``make`` reads the data where it is not in the form that the bundle's task has. The share ``held_out`` of the
+    examples, chosen by ``seed``, is never trained on. A key older than ``key_days`` is replaced, 0 for never.
     """
 
     name: str
@@ -55,6 +56,8 @@ class DeviceOptions:
     until_finished: bool = False
     make: MakeDataset | None = None
     key_days: int = 0
+    held_out: float = 0.0
+    seed: int = 0
 
 
 class Device:
@@ -214,6 +217,8 @@ class Device:
         if self._data is None or self._data[0] != bundle.manifest.bundle_id:
             options = self._options
             examples = read_examples(bundle, options.data, skip_bad=options.skip_bad, make=options.make)
+            if options.held_out:
+                examples, _ = split(examples, options.held_out, options.seed)
             self._log.info("data read", examples=len(examples), skipped=examples.skipped)
             self._data = bundle.manifest.bundle_id, examples
         return self._data[1]

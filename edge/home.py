@@ -17,6 +17,7 @@ from ravan.bundle import Bundle, Manifest, open_bundle
 from ravan.bundle_files import ARTIFACTS, MANIFEST, check_file
 from ravan.errors import BundleError
 from ravan.files import lock_folder, sync_folder, write_atomically
+from ravan.runtime.adapter import bundle_of
 from ravan.runtime.session import require_runtime
 
 log = structlog.get_logger()
@@ -24,6 +25,8 @@ OptionalFiles = Callable[[Manifest], Collection[str]]
 """Those of a bundle's artifacts that a device downloads."""
 LEFT_OUT = ".left-out"
 LARGEST_MANIFEST = 16 << 20  # bytes
+BUNDLES = "bundles"
+SHA256 = "[0-9a-f]{64}"
 
 
 class Home:
@@ -38,7 +41,7 @@ class Home:
     """
 
     def __init__(self, folder: Path) -> None:
-        devices, self._bundles = folder / "devices", folder / "bundles"
+        devices, self._bundles = folder / "devices", folder / BUNDLES
         devices.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._bundles.mkdir(exist_ok=True)
         self._lock = lock_folder(folder, "client")
@@ -70,7 +73,7 @@ class Home:
             BundleError: what the server sends is not the bundle of this id.
             EnvironmentProblem: it needs a newer onnxruntime; nothing more than the manifest is fetched.
         """
-        if not re.fullmatch("[0-9a-f]{64}", bundle_id):  # or the server could name any folder of this device
+        if not re.fullmatch(SHA256, bundle_id):  # or the server could name any folder of this device
             raise BundleError("The server names a bundle by no sha256: tell the operator, and trust nothing it sends.")
         folder = self._bundles / bundle_id
         with self._fetching:
@@ -137,6 +140,24 @@ def _partial(folder: Path) -> Path:
     partial = folder.with_name(f"{folder.name}.partial")
     partial.mkdir(exist_ok=True)
     return partial
+
+
+def find_bundle(adapter: Path, bundle: Path | None, home: Path) -> Bundle:
+    """The bundle in the folder given, or the one in the device's home that the adapter was trained with.
+
+    Raises:
+        BundleError: there is none, or it is damaged.
+    """
+    if bundle is not None:
+        return open_bundle(bundle, may_lack=ARTIFACTS)
+    bundle_id = bundle_of(adapter)
+    folder = home / BUNDLES / bundle_id
+    if not re.fullmatch(SHA256, bundle_id) or not folder.is_dir():
+        raise BundleError(
+            f"{home} has no bundle {bundle_id[:12]}, which {adapter} was trained with: give the --home of a device "
+            "that took part, or the bundle's folder with --bundle."
+        )
+    return open_bundle(folder, may_lack=ARTIFACTS)
 
 
 def _opened(folder: Path, bundle_id: str) -> Bundle:

@@ -4,8 +4,10 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.errors import Diverged
 from edge.optimizer import clip, learning_rates, make_optimizer
@@ -19,6 +21,23 @@ from ravan.update import Update
 
 Trainer = Callable[[Vector, Batch], StepResult]
 """Loss and gradients at given trainables for one batch; hides the runtime."""
+
+
+class Scope(StrEnum):
+    """What of the chosen heads a local run trains: s_i alone, H_i too, or also the saved tensors, as a round does."""
+
+    S = "s"
+    HEADS = "heads"
+    ALL = "all"
+
+    def mask(self, spec: AdapterSpec, heads: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which entries of the flat vector are trained if ``heads`` [layers, heads] are chosen."""
+        mask = trained_mask(spec, heads)
+        if self is Scope.S:
+            mask[: spec.H_size] = False
+        if self is not Scope.ALL:
+            mask[spec.H_size + spec.s_size :] = False
+        return mask
 
 
 @dataclass(frozen=True)
@@ -57,8 +76,9 @@ def train_locally(
     head_budget: float,
     generator: np.random.Generator,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
+    scope: Scope = Scope.ALL,
 ) -> LocalRun:
-    """Picks K heads per layer, trains them and the saved tensors for the plan's steps, and forms the update.
+    """Picks K heads per layer, trains what of them is in ``scope`` for the plan's steps, and forms the update.
 
     ``base`` is the round's adapter with every head; s starts at 1. Gradient scoring costs one mini-batch more.
 
@@ -72,7 +92,7 @@ def train_locally(
     if plan.head_scoring is Scoring.GRADIENT and k < spec.heads:
         gradient = _finite(accumulate(trainer, trainables, next(batches)), 0).gradients
     heads = select_heads(score_heads(plan.head_scoring, spec, trainables, gradient, generator), k, generator)
-    trained = trained_mask(spec, heads)
+    trained = scope.mask(spec, heads)
     optimizer = make_optimizer(plan, learning_rates(spec, plan, trained))
     losses = []
     for step in range(1, plan.local_steps + 1):
@@ -86,7 +106,7 @@ def train_locally(
     with np.errstate(over="ignore", invalid="ignore"):
         update = Update.of(spec, trainables, heads)
     if not (np.isfinite(update.sH).all() and np.isfinite(update.saved).all()):
-        raise Diverged("The trained heads are not finite: lower the run's learning rate.")
+        raise Diverged("The trained heads are not finite: lower the learning rate.")
     return LocalRun(update, tuple(losses), time.monotonic() - began, k)
 
 
@@ -129,7 +149,7 @@ def run_generator(plan: TrainingPlan, round_number: int, device_id: str) -> np.r
 
 def _finite(result: StepResult, step: int) -> StepResult:
     if not math.isfinite(result.loss) or not np.isfinite(result.gradients).all():
-        raise Diverged(f"The loss or a gradient is not finite at step {step}: lower the run's learning rate.")
+        raise Diverged(f"The loss or a gradient is not finite at step {step}: lower the learning rate.")
     return result
 
 

@@ -218,7 +218,7 @@ def merge(
         merged = merge_bundle(open_bundle(bundle), adapter, out, lambda text: _step(status.update, text), int8=int8)
     console.print(f"{merged.folder}: logits within {max(merged.transformers, merged.onnx):.1e} of the adapter model")
     if merged.int8:
-        console.print(f"int8: cosine {merged.int8.cosine:.4f} to those, {merged.int8.same:.1%} of predictions the same")
+        console.print(f"int8: {merged.int8}")
 
 
 @app.command()

@@ -35,7 +35,7 @@ def train_next_token_loss(b: Builder, head: Head, labels: ir.Value, precision: P
 
 
 def eval_next_token_loss(b: Builder, head: Head, labels: ir.Value, precision: Precision) -> EvalLoss:
-    """Mean cross entropy over the labelled tokens, how many are predicted, and in how many rows all of them."""
+    """Mean cross entropy over labelled tokens, how many and rows of how many are hits, and each row's last logits."""
     tokens, vocabulary = _Tokens(b, head.hidden, labels), Vocabulary(b, head, precision)
 
     def chunk(body: Builder, rows: ir.Value, label: ir.Value, counted: ir.Value) -> tuple[list[ir.Value], ir.Value]:
@@ -46,7 +46,8 @@ def eval_next_token_loss(b: Builder, head: Head, labels: ir.Value, precision: Pr
 
     (total, correct), hits = tokens.each_chunk(chunk, sums=2, kept=1)
     exact = rows_without_miss(b, tokens.misses(hits), len(dims(labels)))
-    return EvalLoss(b.op("Div", total, tokens.count), tokens.count, correct, exact)
+    following, _ = vocabulary.logits(b, _last_labelled(b, head.hidden, labels))
+    return EvalLoss(b.op("Div", total, tokens.count), tokens.count, correct, exact, following)
 
 
 Chunk = Callable[[Builder, ir.Value, ir.Value, ir.Value], tuple[list[ir.Value], ir.Value]]
@@ -105,6 +106,13 @@ class _Tokens:
         nothing = b.op("Expand", 0.0, b.op("Shape", b.op("Reshape", self._all_labels, b.ints([-1]))))
         missed = b.op("ScatterND", nothing, self._places, b.op("Reshape", b.op("Sub", 1.0, hits), b.ints([-1])))
         return b.op("Reshape", missed, b.op("Shape", self._all_labels))
+
+
+def _last_labelled(b: Builder, hidden: ir.Value, labels: ir.Value) -> ir.Value:
+    """Of every row of hidden [batch, length, width] the place of its last label, [batch, width]."""
+    labelled = b.op("Not", b.op("Equal", labels, b.constant(np.array(IGNORED, np.int64))))
+    last = b.op("ArgMax", b.op("Cast", labelled, to=ir.DataType.FLOAT), axis=1, keepdims=1, select_last_index=1)
+    return b.op("GatherND", hidden, last, batch_dims=1)
 
 
 def _loss(b: Builder, p: ir.Value, label: ir.Value, counted: ir.Value) -> ir.Value:

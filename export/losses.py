@@ -36,13 +36,15 @@ class EvalLoss:
     """A scalar mean loss, the number of labels behind it, and for how many the prediction is right.
 
     ``correct`` is None where no prediction is right or wrong. ``exact``, where an example has many labels, is the
-    number of examples of which all are predicted.
+    number of examples of which all are predicted. ``following`` are the logits at each row's last label
+    [batch, classes], where the graph gives no others.
     """
 
     value: ir.Value
     weight: ir.Value
     correct: ir.Value | None
     exact: ir.Value | None = None
+    following: ir.Value | None = None
 
 
 def train_loss(b: Builder, logits: ir.Value, labels: ir.Value) -> TrainLoss:

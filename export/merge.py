@@ -88,7 +88,9 @@ def merge_bundle(
         agreement = None
         if int8:
             progress(f"quantizing into {INT8_INFERENCE}")
-            agreement = write_int8(folder / INFERENCE, arrays, folder / INT8_INFERENCE)
+            rows = 8 if bundle.manifest.task.per_token else 32
+            other = {name: value.numpy() for name, value in merged.example(rows, 17).batch.items()}
+            agreement = write_int8(folder / INFERENCE, arrays, other, folder / INT8_INFERENCE, choices=not values)
     return Merged(out, off_torch, off_onnx, agreement)
 
 

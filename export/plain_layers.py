@@ -14,7 +14,10 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 FUSED = {"gpt2": "c_attn", "modernbert": "Wqkv"}
-"""By model type, the layer whose outputs are query, key and value, in this order."""
+"""By model type, the layer whose outputs are the ``PARTS``, in their order."""
+PARTS = ("query", "key", "value")
+TURNED = {"gpt2": ("c_attn", "c_fc", "c_proj")}
+"""By model type, the layers that are a Conv1D."""
 
 
 class Turned(nn.Linear):

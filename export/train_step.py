@@ -1,7 +1,7 @@
 """The graphs of a bundle, made from one forward graph; ``ravan.runtime.names`` says what goes in and out."""
 
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -19,7 +19,7 @@ from export.squared_error import eval_squared_error, train_squared_error
 from export.vocabulary import find_head
 from ravan.bundle import Precision
 from ravan.inputs import Loss
-from ravan.runtime.names import CORRECT, EXACT, GRADIENTS, LABELS, LOSS, TRAINABLES, WEIGHT
+from ravan.runtime.names import CORRECT, EXACT, FOLLOWING, GRADIENTS, LABELS, LOSS, TRAINABLES, WEIGHT
 from ravan.spec import AdapterSpec
 
 RECOMPUTED = "recomputed"
@@ -97,7 +97,7 @@ def train_graph(
 def eval_graph(
     forward: ir.Model, spec: AdapterSpec, numbers: Numbers = FLOAT, objective: Loss | None = None
 ) -> ir.Model:
-    """Loss and counts of one batch, and the logits unless they are the product with a frozen vocabulary.
+    """Loss and counts of one batch, and its logits; a frozen vocabulary's at each row's last label alone.
 
     ``objective`` as for ``train_graph``.
     """
@@ -116,6 +116,8 @@ def eval_graph(
     for name, value in ((LOSS, loss.value), (WEIGHT, loss.weight), (CORRECT, loss.correct), (EXACT, loss.exact)):
         if value is not None:
             _output(graph, name, value, [])
+    if loss.following is not None:
+        _output(graph, FOLLOWING, loss.following, [*dims(labels)[:1], dims(logits)[-1]])
     return _finished(model)
 
 
@@ -154,7 +156,7 @@ def _labels(graph: ir.Graph, objective: Loss | None) -> ir.Value:
     return labels
 
 
-def _output(graph: ir.Graph, name: str, value: ir.Value, shape: list[int]) -> None:
+def _output(graph: ir.Graph, name: str, value: ir.Value, shape: Sequence[int | str | None]) -> None:
     value.name, value.shape, value.dtype = name, ir.Shape(shape), ir.DataType.FLOAT
     graph.outputs.append(value)
 

@@ -12,7 +12,7 @@ from export.recipe import Example, logits_of
 from ravan.bundle import EVAL, PREFIX, TRAIN
 from ravan.errors import BundleError, ExportError
 from ravan.layout import Vector
-from ravan.runtime.names import GRADIENTS, HIDDEN, IGNORED, LABELS, LOGITS, LOSS, TRAINABLES
+from ravan.runtime.names import FOLLOWING, GRADIENTS, HIDDEN, IGNORED, LABELS, LOGITS, LOSS, TRAINABLES
 from ravan.runtime.session import RuntimeOptions, open_session
 from ravan.spec import AdapterSpec
 from ravan.torch import named_trainables, read_trainables, write_trainables
@@ -23,11 +23,11 @@ LEAST_COSINE = 0.95
 
 @dataclass(frozen=True)
 class GraphOutputs:
-    """What the graphs gave for one batch: gradients flat, logits [batch, classes] (language models give none)."""
+    """What the graphs gave for one batch: gradients flat, logits [batch, classes], of a language model what follows."""
 
     loss: float
     gradients: np.ndarray
-    logits: np.ndarray | None
+    logits: np.ndarray
     eval_loss: float
 
 
@@ -39,7 +39,7 @@ class Verification:
         loss: of the loss, see ``apart``.
         gradient: of any gradient, relative to the largest absolute value in its tensor.
         worst: the trainable with that gradient.
-        logits: of eval.onnx's logits, see ``apart``; 0 for language models, which give the loss alone.
+        logits: of eval.onnx's logits, see ``apart``; a language model's as values.
         outputs: what the graphs gave, for int8 to be held against.
     """
 
@@ -69,7 +69,7 @@ def verify(folder: Path, model: nn.Module, spec: AdapterSpec, example: Example, 
         loss=max(apart(value, loss.item(), values=values) for value in (seen.loss, seen.eval_loss)),
         gradient=errors[worst],
         worst=worst,
-        logits=0.0 if seen.logits is None else apart(seen.logits, logits.detach().numpy(), values=values),
+        logits=_logits_apart(seen.logits, logits.detach().numpy(), example.labels.numpy(), values=values),
         outputs=seen,
     )
 
@@ -96,8 +96,8 @@ def int8_likeness(exact: GraphOutputs, int8: GraphOutputs, spec: AdapterSpec) ->
 def run_graphs(folder: Path, feed: Feed) -> GraphOutputs:
     """The graphs of a bundle's folder on one batch."""
     loss, gradients = _run(folder / TRAIN, [LOSS, GRADIENTS], with_hidden(folder, feed))
-    eval_loss, *logits = _run(folder / EVAL, [LOSS, LOGITS], feed)
-    return GraphOutputs(float(loss), gradients, logits[0] if logits else None, float(eval_loss))
+    eval_loss, logits = _run(folder / EVAL, [LOSS, LOGITS, FOLLOWING], feed)
+    return GraphOutputs(float(loss), gradients, logits, float(eval_loss))
 
 
 def with_hidden(folder: Path, feed: Feed) -> Feed:
@@ -160,6 +160,13 @@ def perturbed(spec: AdapterSpec, start: Vector) -> Vector:
     moved, count = start.copy(), spec.H_size + spec.s_size
     moved[:count] += 0.02 * np.random.default_rng(spec.seed).standard_normal(count, np.float32)
     return moved
+
+
+def _logits_apart(seen: np.ndarray, expected: np.ndarray, labels: np.ndarray, *, values: bool) -> float:
+    if seen.shape == expected.shape:
+        return apart(seen, expected, values=values)
+    last = labels.shape[1] - 1 - np.argmax(labels[:, ::-1] != IGNORED, axis=1)
+    return apart(seen, expected[np.arange(len(labels)), last], values=True)
 
 
 def _gradient_errors(names: list[str], expected: tuple[Tensor, ...], flat: np.ndarray) -> dict[str, float]:

@@ -23,8 +23,12 @@ def save_with_shared_weights(models: Mapping[str, ir.Model], folder: Path) -> No
     owners: defaultdict[int, list[ir.Value]] = defaultdict(list)
     for model in models.values():
         for value in model.graph.initializers.values():
-            if value.const_value is not None and value.const_value.nbytes >= SMALLEST:
+            if value.const_value is None:
+                continue
+            if value.const_value.nbytes >= SMALLEST:
                 owners[id(value.const_value)].append(value)
+            elif isinstance(value.const_value, ir.ExternalTensor):  # of another model's file, which stays where it is
+                value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
     offsets: dict[bytes, int] = {}
     with (folder / WEIGHTS).open("wb") as file:
         for values in owners.values():

@@ -8,3 +8,11 @@ class Format(StrEnum):
 
     TEXT = "text"
     JSON = "json"
+
+
+class RowFormat(StrEnum):
+    """The same for results of many rows: lines for people, an object a line, or one list."""
+
+    TEXT = "text"
+    JSONL = "jsonl"
+    JSON = "json"

@@ -43,8 +43,9 @@ def load(model: type[S], given: Mapping[str, Any], config: Path | None = None) -
         SettingsError: a key is unknown, a value missing or out of range; names it.
     """
     prefix = model.model_config.get("env_prefix", "")
+    known = _names_with(prefix)
     for variable in os.environ:
-        if prefix and variable.startswith(prefix) and variable.removeprefix(prefix).lower() not in model.model_fields:
+        if prefix and variable.startswith(prefix) and variable.removeprefix(prefix).lower() not in known:
             raise SettingsError(f"Environment variable {variable} names no setting: correct or unset it.")
     try:
         values = {**_read_toml(model, config), **EnvSettingsSource(model)(), **given}
@@ -83,6 +84,17 @@ def command(model: type[S]) -> Callable[[Callable[[S], None]], Callable[..., Non
         return run
 
     return decorate
+
+
+def _names_with(prefix: str) -> set[str]:
+    """Every setting of this prefix: a variable may be meant for another command of the program."""
+    kinds, names = [Settings], set[str]()
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        if kind.model_config.get("env_prefix", "") == prefix:
+            names |= kind.model_fields.keys()
+    return names
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:

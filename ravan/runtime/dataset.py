@@ -46,6 +46,30 @@ class Dataset(Protocol):
 MakeDataset = Callable[[Path, Bundle], Dataset]
 
 
+@dataclass(frozen=True)
+class Unlabelled:
+    """A dataset to be asked about: its labels, if it has any, give way to zeros."""
+
+    dataset: Dataset
+    manifest: Manifest
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Mapping[str, ArrayLike]:
+        """As ``Dataset.__getitem__``."""
+        example = {name: value for name, value in self.dataset[index].items() if name != LABELS}
+        sizes = {
+            str(dimension): size
+            for x in self.manifest.inputs
+            if x.name in example
+            for dimension, size in zip(x.shape[1:], np.shape(example[x.name]), strict=False)  # a misfit is said later
+        }
+        (labels,) = (x for x in self.manifest.inputs if x.name == LABELS)
+        shape = [d if isinstance(d, int) else known_size(d, sizes) or LEAST for d in labels.shape[1:]]
+        return {**example, LABELS: np.zeros(shape, labels.dtype)}
+
+
 def find_dataset(name: str) -> MakeDataset:
     """The class, or function, that makes datasets.
 

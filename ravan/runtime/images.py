@@ -1,4 +1,4 @@
-"""Labelled images, a folder for each label or an NPZ file, as normalized batches."""
+"""Images as normalized batches: with labels from a folder for each or an NPZ file, or without to be asked about."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,10 +77,34 @@ class LabelledImages:
         """As ``Examples.batch``; pixel values are float32 [batch, channels, height, width]."""
         settings = self.manifest.image
         assert settings is not None
-        values = np.stack([self.pixels[i] for i in indices]).astype(np.float32) / 255
-        values = (values - np.array(settings.mean, np.float32)) / np.array(settings.std, np.float32)
-        channels_first = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
-        return {PIXEL_VALUES: channels_first, LABELS: np.array([self.labels[i] for i in indices], np.int64)}
+        inputs = normalized([self.pixels[i] for i in indices], settings)
+        return {**inputs, LABELS: np.array([self.labels[i] for i in indices], np.int64)}
+
+
+def normalized(pixels: Sequence[Pixels], settings: ImageSettings) -> Mapping[str, NDArray[np.float32]]:
+    """Pixel values as the model takes them, float32 [batch, channels, height, width]."""
+    values = np.stack(pixels).astype(np.float32) / 255
+    values = (values - np.array(settings.mean, np.float32)) / np.array(settings.std, np.float32)
+    return {PIXEL_VALUES: np.ascontiguousarray(values.transpose(0, 3, 1, 2))}
+
+
+def unlabelled(path: Path, settings: ImageSettings, *, skip_bad: bool = False) -> Iterator[tuple[str, Pixels]]:
+    """Where each image is, and its pixels in the model's size: of one file, a folder at any depth, or an NPZ file.
+
+    Raises:
+        DataError: it can't be read, or an image is of no use and ``skip_bad`` is off; names it.
+    """
+    if path.suffix.lower() == ".npz":
+        entries = _npz_entries(path, labelled=False)
+    else:
+        files = _images_below(path, "**/*") if path.is_dir() else [path]
+        entries = (_Entry(str(file), None, partial(Image.open, file)) for file in files)
+    for entry in entries:
+        try:
+            yield entry.where, _prepared(entry.load, settings)
+        except ValueError as reason:
+            if not skip_bad:
+                raise DataError(f"{entry.where}: {reason}; correct it or use --skip-bad.") from None
 
 
 def random_pixels(manifest: Manifest, rows: int, generator: np.random.Generator) -> Mapping[str, NDArray[np.float32]]:
@@ -101,16 +125,21 @@ class _Entry:
 
 
 def _folder_entries(folder: Path) -> Iterator[_Entry]:
-    for path in sorted(path for path in folder.glob("*/*") if path.suffix.lower() in KINDS):
+    for path in _images_below(folder, "*/*"):
         yield _Entry(str(path), path.parent.name, partial(Image.open, path))
 
 
-def _npz_entries(path: Path) -> Iterator[_Entry]:
+def _images_below(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in folder.glob(pattern) if path.suffix.lower() in KINDS)
+
+
+def _npz_entries(path: Path, *, labelled: bool = True) -> Iterator[_Entry]:
     written = "write it with numpy.savez(path, images=..., labels=...)"
     arrays = read_npz(path, "images and labels", written, "give an NPZ file or a folder of images")
-    if not {"images", "labels"} <= set(arrays):
+    if not ({"images", "labels"} if labelled else {"images"}) <= set(arrays):
         raise DataError(f"{path} is no NPZ file of images and labels: {written}.")
-    images, labels = arrays["images"], arrays["labels"]
+    images = arrays["images"]
+    labels: NDArray[Any] = arrays["labels"] if labelled else np.zeros(images.shape[:1])
     if images.dtype != np.uint8 or images.shape[3:] not in ((), (1,), (3,)) or not _fit(images, labels):
         raise DataError(
             f"{path} holds images {images.dtype} {list(images.shape)} and labels {list(labels.shape)}: "

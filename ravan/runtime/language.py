@@ -71,8 +71,8 @@ class Documents:
                 return _answered(tokenizer, row, settings, longest)
             return text_of(row)
 
-        rows = (
-            _plain(path)
+        rows: Rows[str | Piece] = (
+            Rows((read_plain(path),))
             if path.suffix.lower() == ".txt"
             else read_rows(path, COLUMNS, parse, skip_bad=skip_bad, or_columns=ANSWERED)
         )
@@ -118,7 +118,13 @@ def _cut(documents: Sequence[Tokens], length: int, settings: LanguageSettings) -
     return [Piece(ids) for ids in pieces if len(ids) > 1]
 
 
-def _plain(path: Path) -> Rows[str | Piece]:
+def read_plain(path: Path) -> str:
+    """A text file.
+
+    Raises:
+        DataError: it can't be read.
+        NoExamples: it is empty.
+    """
     try:
         text = path.read_text("utf-8")
     except OSError as error:
@@ -127,4 +133,4 @@ def _plain(path: Path) -> Rows[str | Piece]:
         raise DataError(f"{path} is not UTF-8 (byte {error.start}): convert it.") from error
     if not text.strip():
         raise NoExamples(f"{path} holds no text: give a file with some.")
-    return Rows((text,))
+    return text

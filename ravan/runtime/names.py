@@ -1,7 +1,8 @@
 """Names of the inputs and outputs of a bundle's graphs.
 
 train.onnx: the batch, ``labels`` and ``trainables`` in; ``loss``, ``weight`` and ``gradients`` out.
-eval.onnx: the same in; ``loss``, ``weight`` and ``correct`` out, and ``logits`` where they are few, else ``exact``.
+eval.onnx: the same in; ``loss``, ``weight`` and ``correct`` out, and ``logits`` where they are few, else ``exact`` and
+``following``.
 prefix.onnx, if the bundle has one: the batch in, ``hidden`` out. train.onnx then takes ``hidden`` as part of its batch.
 """
 
@@ -14,6 +15,7 @@ LABELS = "labels"  # int64 [batch], or for tasks per token [batch, length or tar
 TRAINABLES = "trainables"  # float32, flat in the order of ravan.layout
 GRADIENTS = "gradients"  # float32, flat like the trainables
 LOGITS = "logits"  # float32, the labels' shape and [classes]
+FOLLOWING = "following"  # float32 [batch, classes], the logits at each row's last label
 LOSS = "loss"  # float32 scalar, mean over the batch
 WEIGHT = "weight"  # float32 scalar, number of examples (or labelled tokens) behind the loss
 CORRECT = "correct"  # float32 scalar, number of correct predictions

@@ -34,7 +34,7 @@ def read_npz(path: Path, kind: str, written: str, given: str) -> dict[str, NDArr
 
 @dataclass(frozen=True)
 class NpzDataset:
-    """A ``Dataset`` out of an NPZ file: an array for every input of the bundle and ``labels``, examples first.
+    """A ``Dataset`` out of an NPZ file: an array for every input of the bundle, ``labels`` among them, examples first.
 
     Labels are numbers, or names of the bundle's labels.
     """
@@ -43,13 +43,13 @@ class NpzDataset:
     index: Mapping[str, int]
 
     @classmethod
-    def read(cls, path: Path, bundle: Bundle) -> "NpzDataset":
-        """Reads a file.
+    def read(cls, path: Path, bundle: Bundle, *, labelled: bool = True) -> "NpzDataset":
+        """Reads a file; without labels, if it is to be asked about, whether it holds some or not.
 
         Raises:
             DataError: it can't be read, lacks an input, or holds arrays of different lengths.
         """
-        names = [x.name for x in bundle.manifest.inputs]
+        names = [x.name for x in bundle.manifest.inputs if labelled or x.name != LABELS]
         written = f"write it with numpy.savez(path, {', '.join(f'{name}=...' for name in names)})"
         arrays = read_npz(path, "arrays", written, "check the path and its permissions, or give an NPZ file")
         if missing := [name for name in names if name not in arrays]:
@@ -57,10 +57,12 @@ class NpzDataset:
         if len({value.shape[:1] for value in arrays.values()}) > 1 or not all(value.ndim for value in arrays.values()):
             shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in arrays.items())
             raise DataError(f"{path} holds {shapes}: give every array one entry for each example.")
+        if not labelled:
+            arrays.pop(LABELS, None)
         return cls(arrays, {name: i for i, name in enumerate(bundle.manifest.labels)})
 
     def __len__(self) -> int:
-        return len(self.arrays[LABELS])
+        return len(next(iter(self.arrays.values())))
 
     def __getitem__(self, index: int) -> Mapping[str, NDArray[Any]]:
         """As ``Dataset.__getitem__``.
@@ -69,7 +71,7 @@ class NpzDataset:
             ValueError: the label's name is unknown.
         """
         example = {name: value[index] for name, value in self.arrays.items()}
-        if example[LABELS].dtype.kind == "U":
+        if LABELS in example and example[LABELS].dtype.kind == "U":
             named = [label_of({"label": name}, self.index) for name in np.ravel(example[LABELS]).tolist()]
             example[LABELS] = np.array(named, np.int64).reshape(example[LABELS].shape)
         return example

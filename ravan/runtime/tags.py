@@ -41,19 +41,18 @@ class TaggedTexts:
         if path.suffix.lower() == ".csv":
             raise DataError(f"{path}: a table can't hold lists of tokens and tags: write them as JSONL.")
         index = {name: i for i, name in enumerate(bundle.manifest.labels)}
-        tokenizer, space = tokenizer_of(bundle), ""
-        if _byte_level(tokenizer):
-            space = " "  # such a tokenizer knows the beginning of a word by the space before it
+        split = Words(bundle)
 
         def parse(row: Mapping[str, object]) -> tuple[Tokens, Tokens]:
-            words, tags = _words(row), _tags(row, index)
+            words, tags = words_of(row), _tags(row, index)
             if len(words) != len(tags):
                 raise ValueError(f"{len(words)} tokens and {len(tags)} tags")
-            encoding = tokenizer.encode([space + word for word in words], is_pretokenized=True)
-            labels = _labels(encoding.word_ids, tags)
-            if (labels == IGNORED).all():
+            ids, first = split(words)
+            if not first:
                 raise ValueError("no tokens")
-            return np.array(encoding.ids, np.int32), labels
+            labels = np.full(len(ids), IGNORED, np.int32)
+            labels[list(first.values())] = [tags[word] for word in first]
+            return ids, labels
 
         rows = read_rows(path, COLUMNS, parse, skip_bad=skip_bad)
         ids, labels = zip(*rows.values, strict=True)
@@ -72,7 +71,30 @@ class TaggedTexts:
         return {**inputs, LABELS: padded_labels([self.labels[i] for i in indices], max(map(self.tokens, indices)))}
 
 
-def _words(row: Mapping[str, object]) -> list[str]:
+class Words:
+    """A bundle's tokenizer for texts that come as words."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._tokenizer = tokenizer_of(bundle)
+        # a byte-level tokenizer knows the beginning of a word by the space before it
+        self._before = " " if _byte_level(self._tokenizer) else ""
+
+    def __call__(self, words: Sequence[str]) -> tuple[Tokens, Mapping[int, int]]:
+        """Token ids, and by word the place of its first token; a word that was cut off or has no token has no place."""
+        encoding = self._tokenizer.encode([self._before + word for word in words], is_pretokenized=True)
+        first: dict[int, int] = {}
+        for place, word in enumerate(encoding.word_ids):
+            if word is not None:
+                first.setdefault(word, place)
+        return np.array(encoding.ids, np.int32), first
+
+
+def words_of(row: Mapping[str, object]) -> list[str]:
+    """A row's words.
+
+    Raises:
+        ValueError: it has none.
+    """
     words = row.get("tokens")
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise ValueError("tokens is no list of words")
@@ -84,15 +106,6 @@ def _tags(row: Mapping[str, object], index: Mapping[str, int]) -> list[int]:
     if not isinstance(tags, list):
         raise ValueError("tags is no list")
     return [index_of(tag, index, "tag") for tag in tags]
-
-
-def _labels(word_ids: Sequence[int | None], tags: Sequence[int]) -> Tokens:
-    """The tag at the first token of each word, nothing at its others and at special tokens."""
-    before = [None, *word_ids]
-    found = [
-        IGNORED if word is None or word == last else tags[word] for last, word in zip(before, word_ids, strict=False)
-    ]
-    return np.array(found, np.int32)
 
 
 def _byte_level(tokenizer: Tokenizer) -> bool:

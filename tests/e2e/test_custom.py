@@ -1,5 +1,6 @@
 """Federations for modules of a user's own: data in NPZ files, and read by a class of the device's own."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from ravan.bundle import Bundle
 from tests.conftest import ROOT
-from tests.custom_models import write_tags, write_values, write_windows
+from tests.custom_models import NAMES, motion, write_tags, write_values, write_windows
 from tests.e2e.processes import Fleet
 from tests.walks import write_seed
 
@@ -54,6 +55,27 @@ def test_a_device_reads_its_data_by_a_class_of_its_own(fleet: Fleet, tagger_bund
     assert server.wait(30) == 0
     run: Any = fleet.status()["runs"][0]  # type: ignore[index]
     assert run["rounds"][-1]["evaluation"]["accuracy"] > run["initial"]["accuracy"] + 0.2
+
+
+def test_after_a_run_a_device_goes_on_alone_and_asks_its_own_adapter(fleet: Fleet, window_bundle: Bundle) -> None:
+    folder = fleet.folder
+    fleet.serve()
+    fleet.create(window_bundle.folder, rounds=1, clients_per_round=1, local_steps=5, **QUICK)
+    data = write_windows(folder / "mine.npz", 120, 1)
+    fleet.device("home", data, options=("--held-out", "0.25"))
+    fleet.finished()
+    assert fleet.run("ravan-server", "export", "adapter.safetensors").returncode == 0
+    ours = ("--keep", "all", "--held-out", "0.25", "--epochs", "30", "--learning-rate", "0.02", "--format", "json")
+    done = fleet.run("ravan-edge", "personalize", "adapter.safetensors", "--home", "home", "--data", str(data), *ours)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["held_out"] == {"examples": 30, "labels": 30}
+    assert told["personal"]["accuracy"] > told["global"]["accuracy"] + 0.1
+    x, labels = motion(30, 7)
+    np.savez(folder / "new.npz", x=x)
+    done = fleet.run("ravan-edge", "predict", told["kept"], "--home", "home", "--data", "new.npz", "--format", "jsonl")
+    said = [json.loads(line)["label"] for line in done.stdout.splitlines()]
+    assert np.mean([label == NAMES[true] for label, true in zip(said, labels, strict=True)]) > 0.7
 
 
 def test_values_are_compared_by_their_loss(fleet: Fleet, value_bundle: Bundle) -> None:

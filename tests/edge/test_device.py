@@ -37,7 +37,7 @@ class Scripted(rpc.FleetServicer):
     def __init__(self, bundle: Bundle, plan: TrainingPlan) -> None:
         self.bundle, self.plan = bundle, plan
         self.check_ins: list[float] = []
-        self.uploads, self.sent = 0, b""
+        self.uploads, self.examples, self.sent = 0, 0, b""
         self.failures: list[pb.ReportFailureRequest] = []
         self.refuse_check_in: Callable[[Any], None] = lambda context: None
         self.refuse_upload: Callable[[Any], None] = lambda context: None
@@ -64,6 +64,7 @@ class Scripted(rpc.FleetServicer):
         return pb.AskUploadResponse()
 
     def UploadUpdate(self, request_iterator: Iterator[pb.UploadUpdateRequest], context: Any) -> pb.UploadUpdateResponse:
+        self.examples = next(request_iterator).header.report.examples
         self.sent = b"".join(message.data for message in request_iterator)
         self.uploads += 1
         self.refuse_upload(context)
@@ -94,7 +95,7 @@ def scene(bundle: Bundle, tmp_path: Path) -> Iterator[tuple[Scripted, Device, th
     home = Home(tmp_path / "home")
     client = FleetClient(f"127.0.0.1:{port}", home.device_id("one"), stop)
     data = write_rows(tmp_path / "data.jsonl", sentences(6, 0))
-    options = DeviceOptions("one", data, until_finished=True)
+    options = DeviceOptions("one", data, until_finished=True, held_out=0.3)
     yield fleet, Device(options, client, home, Workshop(RuntimeOptions(1), home.hidden_states, 0), Events(), stop), stop
     client.close()
     home.close()
@@ -121,6 +122,7 @@ def test_a_task_is_done_and_the_device_ends_with_the_run(scene: Scene) -> None:
     run_for(device, stop, 20)
     assert fleet.uploads == 1
     assert not stop.is_set()
+    assert fleet.examples == 4  # of six, for the other two are held out
 
 
 def test_a_refused_check_in_does_not_end_a_device(scene: Scene) -> None:

@@ -88,6 +88,10 @@ def test_the_cheapest_scheme_that_is_enough_is_chosen(
     assert product_error(x, weight, chosen) < 1.5 * LARGEST_ERROR  # the weights' own error comes on top
 
 
+def test_a_model_without_products_worth_it_needs_no_schemes(weight: np.ndarray, tmp_path: Path) -> None:
+    assert calibrate(graph(weight[:, :8]), {"x": even()}, tmp_path) == {}
+
+
 @pytest.mark.parametrize("draw", [large_channel, large_rows, large_channels_and_rows])
 def test_one_scale_would_not_be_enough(weight: np.ndarray, draw: Callable[[], np.ndarray]) -> None:
     assert product_error(draw(), weight, Scheme()) > 1.5 * LARGEST_ERROR

@@ -14,7 +14,7 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from export.plain_layers import put_together, take_apart
+from export.plain_layers import TURNED, put_together, take_apart
 
 GPT2 = GPT2Config(vocab_size=20, n_embd=32, n_layer=1, n_head=4, n_positions=16, initializer_range=0.3)
 MODERNBERT = ModernBertConfig(
@@ -41,6 +41,8 @@ def hidden(model: PreTrainedModel) -> Tensor:
 def test_a_model_taken_apart_computes_the_same(config: PreTrainedConfig) -> None:
     model = model_of(config)
     expected = hidden(model)
+    turned = {name.rsplit(".", 1)[-1] for name, layer in model.named_modules() if isinstance(layer, Conv1D)}
+    assert turned == set(TURNED.get(config.model_type, ()))
     take_apart(model)
     torch.testing.assert_close(hidden(model), expected, atol=1e-5, rtol=1e-5)
 

@@ -14,7 +14,7 @@ from tests.decoders import write_llama
 from tests.e2e.processes import Fleet
 from tests.large.watch import watched
 
-pytestmark = [pytest.mark.large, pytest.mark.timeout(1800)]  # for a busy machine; a quiet one takes minutes for all
+pytestmark = [pytest.mark.large, pytest.mark.timeout(3600)]  # for a busy machine; a quiet one takes minutes for all
 
 LARGEST_MESSAGE = 2**31 - 1  # bytes of a protobuf message
 DEVICE_MEMORY = 1_500_000_000

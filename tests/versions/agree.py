@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-TOLERANCES = {"fp32": 1e-5, "int8": 1e-3}
-"""Of a difference's norm, relative; in int8 a value that is rounded the other way is off by a whole step."""
+EXACT, INT8_LOSS, INT8_GRADIENT = 1e-5, 1e-3, 1e-2
+"""Of a difference's norm, relative. In int8 a value that is rounded the other way is off by a whole step: in one
+onnxruntime, inputs changed in their last bits change the gradient of these bundles by 1e-3 to 4e-3."""
 
 
 def differences(reference: Mapping[str, np.ndarray], seen: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -20,7 +21,9 @@ def differences(reference: Mapping[str, np.ndarray], seen: Mapping[str, np.ndarr
 
 def allowed(name: str) -> float:
     """The tolerance for a figure of this name."""
-    return next(tolerance for precision, tolerance in TOLERANCES.items() if precision in name)
+    if "int8" not in name:
+        return EXACT
+    return INT8_GRADIENT if name.endswith("gradients") else INT8_LOSS
 
 
 def main() -> None:
