@@ -31,8 +31,11 @@ from ravan.update import Update, decode, largest_size
 from ravan.wire import WireFormat, pack
 
 LONGEST_WAIT = 60.0  # seconds, after failures in a row
-OVER = {"stale-round", "future-round", "round-closed", "not-selected", "conflict", "not-found"}
+OVER = {"too-stale", "stale-round", "future-round", "round-closed", "not-selected", "conflict", "not-found"}
 """Refusals after which there is no part to give back."""
+LATE = {"too-stale", "stale-round", "round-closed"}
+"""Those of them that say nothing against the device: it asks for the next task soon, or hears that the run is over."""
+LATE_SECONDS = 0.5
 WITHHELD = "The device's own log says why."
 """What the server is told beside the code: paths and what stands in the data never leave the device."""
 
@@ -138,6 +141,9 @@ class Device:
             raise
         except Refused as error:
             self._log.warning("refused", round=task.binding.round, code=error.code, reason=str(error))
+            if error.code in LATE:
+                self._stop.wait(self._jitter.uniform(0, LATE_SECONDS))
+                return
             if error.code not in OVER:
                 self._give_back(task, error.code)
             raise TaskFailed(str(error)) from error

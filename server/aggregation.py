@@ -80,15 +80,16 @@ class AggregationOptions(BaseModel):
         """The largest norms that a round takes after updates of these norms."""
         return bound(earlier, Norms(self.max_norm, self.max_saved_norm), self.max_norm_ratio)
 
-    def check_clients(self, least: int) -> None:
+    def check_clients(self, least: int, settings: str) -> None:
         """Refuses a rule that so few updates are not enough for.
 
         Raises:
-            SettingsError: a round of ``least`` updates, or of some more, does not bear the share of attackers.
+            SettingsError: a round of ``least`` updates, or of some more, does not bear the share of attackers; says
+                which ``settings`` to raise.
         """
         rule = self.rule()
         if least < rule.least_clients:
             raise SettingsError(
                 f"The {rule.name} bears {rule.attackers:.0%} hostile updates from {rule.least_clients} updates a round "
-                f"on, and this run takes {least}: raise --min-updates and --clients-per-round, or lower --attackers."
+                f"on, and this run takes {least}: raise {settings}, or lower --attackers."
             )

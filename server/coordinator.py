@@ -3,29 +3,22 @@
 import asyncio
 import contextlib
 import itertools
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 
 import numpy as np
 import structlog
 
-from ravan.bundle import INITIAL
 from ravan.cli.errors import explain_os_error
 from ravan.errors import RavanError
 from ravan.faults import reached
 from ravan.runtime.session import RuntimeOptions
-from ravan.update import decode
-from server.bundles import Bundles
 from server.door import with_bounds
-from server.errors import NotFound, WrongState
-from server.evaluation import Examiner, with_metric
-from server.exports import Exports
 from server.peers import Term, leading
 from server.publishing import Publisher
 from server.records import Assignment, AssignmentState, Round, RoundState, Run, RunState
 from server.rounds import Facts, Step, devices_needed, next_step, selection_size
-from server.settings import RunSettings
+from server.runs import Runs
 from server.storage import Storage
 
 log = structlog.get_logger()
@@ -35,7 +28,7 @@ ABANDONED_LIMIT = 5
 SAY_SECONDS = 60.0
 
 
-class Coordinator:
+class Coordinator(Runs):
     """Runs the active run's rounds; the only writer of rounds, while its server leads.
 
     Every step reads the state afresh and ends in one transaction, so that a server killed anywhere and started again,
@@ -45,57 +38,13 @@ class Coordinator:
     def __init__(
         self, storage: Storage, runtime: RuntimeOptions | None = None, clock: Callable[[], float] = time.time
     ) -> None:
-        self.bundles = Bundles(storage.shelf)
-        self.exports = Exports(storage, self.bundles)
-        self._storage = storage
+        super().__init__(storage, runtime, clock)
         self._term: Term | None = None
-        self._called = False
+        self._followed: tuple[str, int] | None = None
         self._ended_after: float | None = None
-        self._examiner = Examiner(self.bundles, runtime or RuntimeOptions())
         self._publisher = Publisher(storage, self.bundles, self._examiner, self.exports)
-        self._clock = clock
         self._said = 0.0
-        self._wake = asyncio.Event()
         self._changed = asyncio.Condition()
-
-    async def create_run(self, settings: RunSettings) -> Run:
-        """Starts a run from its settings.
-
-        Raises:
-            BundleError: the bundle is damaged.
-            DataError: the held-out examples can't be read.
-            WrongState: another run is active.
-        """
-        if await self._storage.call(self._storage.state.active_run):
-            raise WrongState("Another run is active: let it finish or stop it first.")
-        bundle = await self.bundles.take(settings.bundle)
-        reached("bundle-opened")
-        initial = bundle.path(INITIAL).read_bytes()
-        decode(bundle.manifest.adapter, initial)
-        run = Run(
-            run_id=secrets.token_hex(6),
-            state=RunState.ACTIVE,
-            bundle_id=bundle.manifest.bundle_id,
-            bundle_folder=str(bundle.folder),
-            model=bundle.manifest.model,
-            trainable_parameters=bundle.manifest.adapter.size,
-            evaluation_file=await self.bundles.take_examples(settings.evaluation) if settings.evaluation else None,
-            options=with_metric(settings.options, bundle),
-            adapter=await asyncio.to_thread(self._storage.adapters.put, initial),
-            created_at=self._clock(),
-        )
-        reached("initial-stored")
-        await self._examiner.load(run)
-        await self._storage.call(self._storage.state.create_run, run)
-        reached("run-created")
-        log.info("run created", run=run.run_id, bundle=run.bundle_id[:12], rounds=run.options.rounds)
-        self.wake()
-        return run
-
-    def wake(self) -> None:
-        """Says that something happened that may allow the next step, here or on the server that leads."""
-        self._called = True
-        self._wake.set()
 
     async def changed(self, timeout: float) -> None:
         """Waits until a step was taken or an update received, at most ``timeout`` seconds."""
@@ -107,29 +56,38 @@ class Coordinator:
         """Takes steps while this server leads, until cancelled, or until a run that was active has ended."""
         keeping = asyncio.create_task(self._storage.peers.keep(self._wake.set))
         try:
-            while not (await self._explained(self._turn()) and until_finished):
+            while not await self._explained(self._turn(until_finished=until_finished)):
                 pass
         finally:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
 
-    async def _turn(self) -> bool:
-        """Takes the next step if this server leads, and waits; whether a run that was active has ended for good."""
+    async def _turn(self, *, until_finished: bool) -> bool:
+        """Takes the next step if this server leads, and waits; whether to end, as a run that was active has ended."""
         call, active_run = self._storage.call, self._storage.state.active_run
         self._wake.clear()
         await self._note_term()
         run = await call(active_run)
-        if run is None and self._ended_after is not None:
+        if run is None and self._ended_after is not None and until_finished:
             ended_after, self._ended_after = self._ended_after, None
             await asyncio.sleep(ended_after)  # so that every device hears that the run has finished
             return await call(active_run) is None
-        self._ended_after = 2 * run.options.poll_max + 1 if run else None
+        self._ended_after = 2 * run.options.poll_max + 1 if run else self._ended_after
+        if run and not self._term:
+            await self._follow(run)
         pause = await self.step(run) if run and self._term else IDLE_SECONDS
         await self._tell(stepped=not pause)
         if pause:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), pause)
         return False
+
+    async def _follow(self, run: Run) -> None:
+        """What a server that does not lead does for itself after each round."""
+        current = await self._storage.call(self._storage.state.current_round, run.run_id)
+        if current and (run.run_id, current.number) != self._followed:
+            self._followed = run.run_id, current.number
+            await self._storage.call(self._storage.drop_partials)
 
     async def _tell(self, *, stepped: bool) -> None:
         """Lets those who watch look again, here and on the other servers."""
@@ -168,8 +126,7 @@ class Coordinator:
             case Step.SELECT:
                 await self._select(run, number, facts.present)
             case Step.CLOSE:
-                await call(state.close_round, run.run_id, number)
-                reached("round-closed")
+                await self._close(run, number)
             case Step.ABANDON:
                 await self._abandon(run, number, facts)
             case Step.PUBLISH:
@@ -193,10 +150,19 @@ class Coordinator:
 
     async def _open(self, run: Run, number: int) -> None:
         rounds = await self._storage.call(self._storage.state.rounds, run.run_id)
-        opened = Round(run.run_id, number, RoundState.SELECTING, run.adapter, self._clock())
+        first = RoundState.COLLECTING if run.options.is_async else RoundState.SELECTING
+        opened = Round(run.run_id, number, first, run.adapter, self._clock())
         bounded = await with_bounds(self._storage, run.options, opened, rounds)
         await self._storage.call(leading(self._storage.peers).open_round, bounded)
         reached("round-opened")
+
+    async def _close(self, run: Run, number: int) -> None:
+        call, state = self._storage.call, leading(self._storage.peers)
+        if run.options.is_async:
+            await call(state.close_buffer, run.run_id, number, run.options.buffer)
+        else:
+            await call(state.close_round, run.run_id, number)
+        reached("round-closed")
 
     async def _evaluate_initial(self, run: Run) -> None:
         spec = (await self.bundles.of(run)).manifest.adapter
@@ -221,10 +187,15 @@ class Coordinator:
             state=current.state if current else None,
             present=present,
             selected=len(parts),
-            received=sum(p.state is AssignmentState.RECEIVED for p in parts),
+            received=await self._received(run, parts),
             failed=sum(p.state is AssignmentState.FAILED for p in parts),
             deadline=current.deadline if current else None,
         )
+
+    async def _received(self, run: Run, parts: list[Assignment]) -> int:
+        if run.options.is_async:
+            return await self._storage.call(self._storage.state.buffered, run.run_id)
+        return sum(p.state is AssignmentState.RECEIVED for p in parts)
 
     async def _present(self, run: Run) -> tuple[str, ...]:
         """Devices that checked in recently enough to be expected back within a wait or two."""
@@ -270,42 +241,3 @@ class Coordinator:
             log.info("run resumed", run=run.run_id, state=str(run.state))
             if self._term.was_vacant:
                 await self._give_time(run)
-
-    async def _give_time(self, run: Run) -> None:
-        """A collecting round gets its whole time again: for a while its clients could not upload."""
-        current = await self._storage.call(self._storage.state.current_round, run.run_id)
-        if current and current.state is RoundState.COLLECTING:
-            deadline = self._clock() + run.options.deadline
-            await self._storage.call(self._storage.state.extend_deadline, run.run_id, current.number, deadline)
-
-    async def set_state(self, run_id: str, wanted: RunState) -> Run:
-        """Pauses, resumes or stops a run.
-
-        Raises:
-            WrongState: the run has ended, or the state is not the operator's to set.
-        """
-        call, state = self._storage.call, self._storage.state
-        run = await self.find_run(run_id)
-        if wanted is RunState.FINISHED:
-            raise WrongState("A run finishes by itself: stop it to end it before.")
-        if run.state is RunState.PAUSED and wanted is RunState.ACTIVE:
-            await self._give_time(run)
-        await call(state.set_run_state, run.run_id, wanted, self._clock())
-        self.wake()
-        return await call(state.run, run.run_id)
-
-    async def find_run(self, run_id: str) -> Run:
-        """The run of this id; for an empty one the active run, else the newest.
-
-        Raises:
-            NotFound: there is none.
-        """
-        if run_id:
-            return await self._storage.call(self._storage.state.run, run_id)
-        active = await self._storage.call(self._storage.state.active_run)
-        if active:
-            return active
-        runs = await self._storage.call(self._storage.state.runs)
-        if not runs:
-            raise NotFound("There is no run yet: create one with ravan-server create.")
-        return runs[0]

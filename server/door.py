@@ -32,7 +32,7 @@ async def with_bounds(storage: Storage, options: RunOptions, opened: Round, roun
     """A round with the bounds that follow from the run's settings and the rounds before it."""
     earlier: list[Norms] = []
     for done in [r for r in rounds if r.state is RoundState.PUBLISHED][-WINDOW:]:
-        parts = await storage.call(storage.state.assignments, done.run_id, done.number)
+        parts = await storage.call(storage.state.counted, done.run_id, done.number)
         earlier += [part.norms for part in parts if part.norms is not None]
     largest = options.bound(earlier)
     return replace(opened, head_bound=_finite(largest.head), saved_bound=_finite(largest.saved))

@@ -7,6 +7,7 @@
         ├── NotSelected    the device has no part in this round
         ├── StaleRound, FutureRound              an earlier round; one that is not open yet
         ├── RoundClosed    the round no longer takes updates
+        ├── TooStale       too many adapters were published since the update began
         ├── WrongBundle    trained with another bundle
         ├── WrongBase      trained from another adapter
         ├── WrongOffset    an upload that goes on at bytes which are not here
@@ -74,6 +75,12 @@ class RoundClosed(Refusal):
     """The round no longer takes updates."""
 
     code = "round-closed"
+
+
+class TooStale(Refusal):
+    """Too many adapters were published since the update began."""
+
+    code = "too-stale"
 
 
 class WrongBundle(Refusal):
@@ -233,6 +240,7 @@ STATUS: dict[type[RavanError], grpc.StatusCode] = {
     StaleRound: grpc.StatusCode.FAILED_PRECONDITION,
     FutureRound: grpc.StatusCode.FAILED_PRECONDITION,
     RoundClosed: grpc.StatusCode.FAILED_PRECONDITION,
+    TooStale: grpc.StatusCode.FAILED_PRECONDITION,
     WrongBundle: grpc.StatusCode.FAILED_PRECONDITION,
     WrongBase: grpc.StatusCode.FAILED_PRECONDITION,
     WrongOffset: grpc.StatusCode.OUT_OF_RANGE,

@@ -78,7 +78,8 @@ class Fleet(rpc.FleetServicer):
             return _wait(polls, pb.WAIT_REASON_RUN_PAUSED)
         current = await call(state.current_round, run.run_id)
         if current and current.state is RoundState.COLLECTING:
-            part = await call(state.assignment, run.run_id, current.number, device.device_id)
+            mine = Assignment(run.run_id, current.number, device.device_id)
+            part = await (call(state.join, mine) if run.options.is_async else call(state.assignment, *mine.key))
             if part and part.state is AssignmentState.ASSIGNED:
                 return pb.CheckInResponse(task=await self._task(run, current))
         self._coordinator.wake()
@@ -214,7 +215,7 @@ class Fleet(rpc.FleetServicer):
         newest = max(rounds, default=0)
         if binding.round > newest:
             raise FutureRound(f"Round {binding.round} is not open, round {newest} is: drop the update and check in.")
-        if binding.round not in rounds or binding.round < newest:
+        if binding.round not in rounds or (binding.round < newest and not run.options.is_async):
             raise StaleRound(f"Round {binding.round} is over, round {newest} is the newest: drop it and check in.")
         current = rounds[binding.round]
         if binding.bundle_id != run.bundle_id:

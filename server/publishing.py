@@ -1,7 +1,7 @@
 """From the received updates of a closed round to the run's new adapter."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -10,6 +10,7 @@ from ravan.aggregate import Contribution
 from ravan.faults import reached
 from ravan.server_optimizer import decode_memory, encode_memory
 from ravan.spec import AdapterSpec
+from ravan.staleness import carried_over
 from ravan.update import Update, decode, encode
 from ravan.wire import unpack
 from server.best import is_best
@@ -17,7 +18,7 @@ from server.bundles import Bundles
 from server.evaluation import Examiner
 from server.exports import Exports
 from server.peers import leading
-from server.records import Assignment, AssignmentState, Round, RoundState, Run
+from server.records import Assignment, Round, RoundState, Run
 from server.settings import Weighting
 from server.storage import Storage
 
@@ -41,11 +42,13 @@ class Publisher:
         """Makes what the rule and the server optimizer make of the round's updates the run's adapter."""
         call, state = self._storage.call, leading(self._storage.peers)
         bundle = await self._bundles.of(run)
-        parts = await call(state.assignments, run.run_id, current.number)
-        earlier = [r for r in await call(state.rounds, run.run_id) if r.state is RoundState.PUBLISHED]
+        parts = await call(self._storage.state.counted, run.run_id, current.number)
+        rounds = await call(self._storage.state.rounds, run.run_id)
+        earlier = [r for r in rounds if r.state is RoundState.PUBLISHED]
         remembered = earlier[-1].optimizer_memory if earlier else None
         spec = bundle.manifest.adapter
-        combined = await asyncio.to_thread(self._aggregate, run, spec, current, parts)
+        bases = await asyncio.to_thread(self._bases, spec, current, rounds, parts)
+        combined = await asyncio.to_thread(self._aggregate, run, spec, current, parts, bases)
         reached("updates-folded")
         adapter, memory = await asyncio.to_thread(self._step, run, spec, current, combined, remembered)
         reached("memory-stored")
@@ -73,18 +76,20 @@ class Publisher:
         """The run's current adapter."""
         return decode(spec, self._storage.adapters.get(run.adapter))
 
-    def _aggregate(self, run: Run, spec: AdapterSpec, current: Round, parts: Sequence[Assignment]) -> Update:
-        base, by_examples = self._base(spec, current), run.options.weighting is Weighting.EXAMPLES
+    def _aggregate(
+        self, run: Run, spec: AdapterSpec, current: Round, parts: Sequence[Assignment], bases: Mapping[int, Update]
+    ) -> Update:
+        """What the rule makes of the parts that count in the round; ``bases`` by the round that devices began from."""
+        by_examples = run.options.weighting is Weighting.EXAMPLES
         contributions = [
             Contribution(
-                part.device_id,
-                partial(self._load, run, spec, base, part.sha256),
+                part.device_id if part.sequence is None else f"{part.sequence:020}",
+                partial(self._load, run, spec, current, part, bases),
                 float(max(part.report.examples, 1)) if by_examples else 1.0,
             )
             for part in parts
-            if part.state is AssignmentState.RECEIVED and part.sha256
         ]
-        return run.options.rule()(spec, base, contributions)
+        return run.options.rule()(spec, bases[current.number], contributions)
 
     def _step(
         self, run: Run, spec: AdapterSpec, current: Round, combined: Update, remembered: str | None
@@ -98,11 +103,23 @@ class Publisher:
     def _base(self, spec: AdapterSpec, current: Round) -> Update:
         return decode(spec, self._storage.adapters.get(current.base_adapter))
 
-    def _load(self, run: Run, spec: AdapterSpec, base: Update, sha256: str) -> Update:
-        return unpack(spec, run.options.wire, base, self._storage.updates.get(sha256))
+    def _bases(
+        self, spec: AdapterSpec, current: Round, rounds: Sequence[Round], parts: Sequence[Assignment]
+    ) -> dict[int, Update]:
+        """The adapters that devices began from, by round; the round's own among them."""
+        needed = {current.number, *(part.round for part in parts)}
+        return {r.number: self._base(spec, r) for r in rounds if r.number in needed}
+
+    def _load(
+        self, run: Run, spec: AdapterSpec, current: Round, part: Assignment, bases: Mapping[int, Update]
+    ) -> Update:
+        assert part.sha256 is not None
+        update = unpack(spec, run.options.wire, bases[part.round], self._storage.updates.get(part.sha256))
+        return carried_over(update, bases[part.round], bases[current.number], current.number - part.round)
 
     async def _drop_old_updates(self, run: Run, number: int) -> None:
         old = number - run.options.keep_updates
         parts = await self._storage.call(self._storage.state.assignments, run.run_id)
-        for sha256 in {part.sha256 for part in parts if part.round <= old and part.sha256}:
+        counted = [part for part in parts if part.counts_in is not None and part.counts_in <= old]
+        for sha256 in {part.sha256 for part in counted if part.sha256}:
             await self._storage.forget_update(sha256, run.run_id, old)

@@ -135,7 +135,11 @@ class LocalReport:
 
 @dataclass(frozen=True)
 class Assignment:
-    """A device's part in a round; ``sha256`` names the update's blob once it is received."""
+    """A device's part in a round; ``sha256`` names the update's blob once it is received.
+
+    In an asynchronous run ``round`` is the one whose base the device began from, ``sequence`` the place of its update
+    in the order of receipt, and ``folded_in`` the round that took it out of the buffer.
+    """
 
     run_id: str
     round: int
@@ -148,6 +152,18 @@ class Assignment:
     failure: str = ""
     head_norm: float | None = None
     saved_norm: float | None = None
+    sequence: int | None = None
+    folded_in: int | None = None
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """Run, round and device: a device has one part for each."""
+        return self.run_id, self.round, self.device_id
+
+    @property
+    def counts_in(self) -> int | None:
+        """The round whose adapter the update makes; None while an asynchronous run has not folded it yet."""
+        return self.round if self.sequence is None else self.folded_in
 
     @property
     def receipt(self) -> str:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 
 from protos.ravan.v1 import control_pb2 as pb
 from ravan.inputs import Metric
@@ -49,10 +50,7 @@ OPTIMIZERS = {
 
 def report_run(state: State, run: Run) -> pb.Run:
     """A run with all its rounds."""
-    rounds = state.rounds(run.run_id)
-    parts: defaultdict[int, list[Assignment]] = defaultdict(list)
-    for part in state.assignments(run.run_id):
-        parts[part.round].append(part)
+    rounds, parts = state.rounds(run.run_id), state.assignments(run.run_id)
     best = best_round(rounds, run.options.metric)
     return pb.Run(
         run_id=run.run_id,
@@ -64,11 +62,24 @@ def report_run(state: State, run: Run) -> pb.Run:
         rounds_published=sum(r.state is RoundState.PUBLISHED for r in rounds),
         initial=_evaluation(run.initial),
         best_round=best.number if best else None,
-        rounds=[_round(r, parts[r.number]) for r in rounds],
+        rounds=[_round(r, run.options, _parts_of(r, parts, newest=rounds[-1].number)) for r in rounds],
         created_at=run.created_at,
         metric=METRICS[run.options.metric or Metric.ACCURACY],
         aggregation=_aggregation(run.options),
+        buffer=run.options.buffer if run.options.is_async else None,
+        max_staleness=run.options.max_staleness if run.options.is_async else None,
     )
+
+
+def _parts_of(r: Round, parts: list[Assignment], newest: int) -> list[Assignment]:
+    """The parts that a round is about: those whose updates it folds, or would, and those that failed in it."""
+
+    def belongs(part: Assignment) -> bool:
+        if part.state is not AssignmentState.RECEIVED:
+            return part.round == r.number
+        return r.number == (newest if part.counts_in is None else part.counts_in)
+
+    return [part for part in parts if belongs(part)]
 
 
 def report_devices(state: State) -> list[pb.Device]:
@@ -113,19 +124,20 @@ def _device(device: Device, parts: list[Assignment], holder: Holder | None, *, w
     )
 
 
-def _round(r: Round, parts: list[Assignment]) -> pb.Round:
+def _round(r: Round, options: RunOptions, parts: list[Assignment]) -> pb.Round:
     received = [part for part in parts if part.state is AssignmentState.RECEIVED]
     return pb.Round(
         number=r.number,
         state=ROUND_STATES[r.state],
-        selected=len(parts),
+        selected=options.buffer if options.is_async else len(parts),
         received=len(received),
         failed=_count(parts, AssignmentState.FAILED),
         bytes_up=sum(part.bytes_up for part in parts),
         bytes_down=sum(part.bytes_down for part in parts),
         evaluation=_evaluation(r.evaluation),
         seconds=(r.closed_at or time.time()) - r.opened_at,
-        local_loss=sum(part.report.last_loss for part in received) / len(received) if received else None,
+        local_loss=_mean([part.report.last_loss for part in received]),
+        staleness=_mean([r.number - part.round for part in received]) if options.is_async else None,
         head_bound=r.head_bound,
         saved_bound=r.saved_bound,
     )
@@ -152,6 +164,10 @@ def _evaluation(evaluation: Evaluation | None) -> pb.Evaluation | None:
         return None
     accuracy = None if math.isnan(evaluation.accuracy) else evaluation.accuracy
     return pb.Evaluation(accuracy=accuracy, loss=evaluation.loss, examples=evaluation.examples)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _count(parts: list[Assignment], state: AssignmentState) -> int:

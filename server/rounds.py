@@ -4,7 +4,9 @@
                                                |
                                                +------abandon--> abandoned
 
-A run ends when its planned rounds are published; an abandoned round is followed by another one.
+A run ends when its planned rounds are published; an abandoned round is followed by another one. The rounds of an
+asynchronous run select nobody, are collecting from the first, close as soon as the buffer is full, and are never
+abandoned.
 """
 
 from dataclasses import dataclass
@@ -36,7 +38,7 @@ class Facts:
         state: of the newest round, None before the first.
         present: ids of devices that could be selected.
         selected: devices with a part in the newest round.
-        received: of these, updates counted.
+        received: of these, updates counted; of an asynchronous run, updates in the buffer.
         failed: of these, parts given back.
         deadline: of the newest round.
     """
@@ -75,6 +77,8 @@ def selection_size(options: RunOptions) -> int:
 
 
 def _collecting(options: RunOptions, facts: Facts) -> Step:
+    if options.is_async:
+        return Step.CLOSE if facts.received >= options.buffer else Step.WAIT
     settled = facts.received + facts.failed >= facts.selected
     late = facts.deadline is not None and facts.now >= facts.deadline
     if facts.received >= options.clients_per_round:

@@ -41,12 +41,31 @@ class Weighting(StrEnum):
     EXAMPLES = "examples"
 
 
+class Mode(StrEnum):
+    """When devices train, and what makes the next adapter."""
+
+    SYNC = "sync"
+    ASYNC = "async"
+
+
+_MEANINGLESS = {
+    Mode.SYNC: ("buffer", "max_staleness"),
+    Mode.ASYNC: ("clients_per_round", "over_select", "min_updates", "min_devices", "deadline"),
+}
+"""Settings that say nothing in a mode."""
+
+
 class RunOptions(AggregationOptions):
     """What a run does; kept with the run, so that a restarted server goes on the same way."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     rounds: Count = Field(20, description="Rounds to publish.")
+    mode: Mode = Field(Mode.SYNC, description="sync: in rounds; async: each device at its own pace, into a buffer.")
+    buffer: Count = Field(10, description="Of mode async: updates that make the next adapter.")
+    max_staleness: CountOrZero = Field(
+        10, description="Of mode async: an update is refused if more adapters were published since it began."
+    )
     clients_per_round: Count = Field(3, description="Updates a round waits for.")
     over_select: CountOrZero = Field(0, description="Devices selected beyond that, in case some never answer.")
     min_updates: Count = Field(1, description="Updates without which a round is abandoned at its deadline.")
@@ -88,8 +107,19 @@ class RunOptions(AggregationOptions):
             raise SettingsError(
                 f"--weighting examples trusts what devices report, which {self.aggregation} must not: leave it out."
             )
-        self.check_clients(self.min_updates)
+        for name in _MEANINGLESS[self.mode]:
+            if getattr(self, name) != RunOptions.model_fields[name].default:
+                raise SettingsError(f"--{name.replace('_', '-')} means nothing in --mode {self.mode}: leave it out.")
+        if self.is_async:
+            self.check_clients(self.buffer, "--buffer")
+        else:
+            self.check_clients(self.min_updates, "--min-updates and --clients-per-round")
         return self
+
+    @property
+    def is_async(self) -> bool:
+        """Whether devices train at their own pace."""
+        return self.mode is Mode.ASYNC
 
     def plan(self, round_number: int = 1) -> TrainingPlan:
         """What a client of this round is told; the learning rates decay from round to round."""

@@ -67,7 +67,9 @@ class SqlKeyring(SqlDatabase):
             collecting = select(rounds.c.number).where(
                 rounds.c.run_id == assignments.c.run_id, rounds.c.state == RoundState.COLLECTING
             )
-            part = (assignments.c.device_id == device_id) & assignments.c.round.in_(collecting)
+            unfolded = assignments.c.round.in_(collecting) & assignments.c.sequence.is_(None)
+            unfolded |= assignments.c.sequence.is_not(None) & assignments.c.folded_in.is_(None)
+            part = (assignments.c.device_id == device_id) & unfolded
             failed = {"state": AssignmentState.FAILED, "sha256": None, "failure": REVOKED}
             db.execute(update(assignments).where(part).values(failed))
 

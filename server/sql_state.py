@@ -1,20 +1,18 @@
 """The state in a SQL database, through SQLAlchemy Core; SQLite in a folder is the embedded default."""
 
-import math
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, select, update
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, insert, select, update
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from ravan.errors import EnvironmentProblem
 from ravan.runtime.session import Evaluation
-from server.errors import Conflict, NotFound, NotSelected, Revoked, RoundClosed, WrongState
-from server.records import Assignment, AssignmentState, Device, LocalReport, Round, RoundState, Run, RunState
-from server.settings import RunOptions
+from server.errors import Conflict, NotFound, NotSelected, Revoked, WrongState
+from server.records import Assignment, AssignmentState, Device, Round, RoundState, Run, RunState
+from server.sql_buffer import buffered, counted_in, counts_in, expect, fill, is_round
 from server.sql_keyring import SqlKeyring
+from server.sql_rows import assignment_from, assignment_row, evaluation_row, round_from, row_of, run_from
 from server.sql_tables import assignments, create_tables, devices, holders, metadata, rounds, runs
 
 DATABASE = "state.sqlite"
@@ -59,21 +57,21 @@ class SqlState(SqlKeyring):
             self.alone(db, "create run")
             if db.execute(select(runs.c.run_id).where(runs.c.state.in_(_BUSY))).first():
                 raise WrongState("Another run is active: let it finish or stop it first.")
-            row = {"options": run.options.model_dump_json(), **_evaluation_row(run.initial)}
-            db.execute(insert(runs).values(_row(run, "options", "initial") | row))
+            row = {"options": run.options.model_dump_json(), **evaluation_row(run.initial)}
+            db.execute(insert(runs).values(row_of(run, "options", "initial") | row))
 
     def runs(self) -> list[Run]:
-        return [_run(row) for row in self.all(select(runs).order_by(runs.c.created_at.desc()))]
+        return [run_from(row) for row in self.all(select(runs).order_by(runs.c.created_at.desc()))]
 
     def run(self, run_id: str) -> Run:
         row = self.first(select(runs).where(runs.c.run_id == run_id)) if run_id.isprintable() else None
         if row is None:
             raise NotFound(f"There is no run {run_id!r}: see ravan-server status.")
-        return _run(row)
+        return run_from(row)
 
     def active_run(self) -> Run | None:
         row = self.first(select(runs).where(runs.c.state.in_(_BUSY)))
-        return None if row is None else _run(row)
+        return None if row is None else run_from(row)
 
     def set_run_state(self, run_id: str, state: RunState, now: float) -> None:
         with self.transaction() as db:
@@ -86,12 +84,12 @@ class SqlState(SqlKeyring):
 
     def record_initial(self, run_id: str, evaluation: Evaluation) -> None:
         with self.transaction() as db:
-            db.execute(update(runs).where(runs.c.run_id == run_id).values(_evaluation_row(evaluation)))
+            db.execute(update(runs).where(runs.c.run_id == run_id).values(evaluation_row(evaluation)))
 
     def see_device(self, device: Device) -> None:
-        seen = _row(device, "bytes_down", "failure")
+        seen = row_of(device, "bytes_down", "failure")
         with self.transaction() as db:
-            row = self.insert_into(devices).values(_row(device))
+            row = self.insert_into(devices).values(row_of(device))
             db.execute(row.on_conflict_do_update(index_elements=[devices.c.device_id], set_=seen))
 
     def devices(self) -> list[Device]:
@@ -114,23 +112,24 @@ class SqlState(SqlKeyring):
 
     def open_round(self, opened: Round) -> None:
         with self.transaction() as db:
-            db.execute(insert(rounds).values(_row(opened, "evaluation") | _evaluation_row(opened.evaluation)))
+            db.execute(insert(rounds).values(row_of(opened, "evaluation") | evaluation_row(opened.evaluation)))
 
     def rounds(self, run_id: str) -> list[Round]:
         return [
-            _round(row) for row in self.all(select(rounds).where(rounds.c.run_id == run_id).order_by(rounds.c.number))
+            round_from(row)
+            for row in self.all(select(rounds).where(rounds.c.run_id == run_id).order_by(rounds.c.number))
         ]
 
     def current_round(self, run_id: str) -> Round | None:
         row = self.first(select(rounds).where(rounds.c.run_id == run_id).order_by(rounds.c.number.desc()))
-        return None if row is None else _round(row)
+        return None if row is None else round_from(row)
 
     def select(self, run_id: str, number: int, device_ids: list[str], deadline: float) -> None:
         parts = [Assignment(run_id, number, device_id) for device_id in device_ids]
         with self.transaction() as db:
             _move(db, run_id, number, RoundState.SELECTING, state=RoundState.COLLECTING, deadline=deadline)
             if parts:
-                db.execute(insert(assignments), [_assignment_row(part) for part in parts])
+                db.execute(insert(assignments), [assignment_row(part) for part in parts])
 
     def extend_deadline(self, run_id: str, number: int, deadline: float) -> None:
         with self.transaction() as db:
@@ -140,11 +139,11 @@ class SqlState(SqlKeyring):
         query = select(assignments).where(assignments.c.run_id == run_id)
         if number is not None:
             query = query.where(assignments.c.round == number)
-        return [_assignment(row) for row in self.all(query.order_by(assignments.c.round, assignments.c.device_id))]
+        return [assignment_from(row) for row in self.all(query.order_by(assignments.c.round, assignments.c.device_id))]
 
     def assignment(self, run_id: str, number: int, device_id: str) -> Assignment | None:
         row = self.first(select(assignments).where(_is_part(run_id, number, device_id)))
-        return None if row is None else _assignment(row)
+        return None if row is None else assignment_from(row)
 
     def count_bytes_down(self, run_id: str, number: int, device_id: str, size: int) -> None:
         with self.transaction() as db:
@@ -175,14 +174,11 @@ class SqlState(SqlKeyring):
             if row.sha256 == received.sha256:
                 return
             raise Conflict("Another update by this device is already counted: check in for the next round.")
-        # Whoever closes the round waits for this lock, so that the update is in the round or refused.
-        current = select(rounds.c.state).where(_is_round(received.run_id, received.round)).with_for_update(read=True)
-        if db.execute(current).scalar_one() != RoundState.COLLECTING:
-            raise RoundClosed(f"Round {received.round} is closed: drop the update and check in.")
+        place = expect(db, received)
         changed = {"state", "sha256", "bytes_up", "failure", "head_norm", "saved_norm"} | {
             c.name for c in assignments.c if "local_" in c.name
         }
-        values = {k: v for k, v in _assignment_row(received).items() if k in changed}
+        values = {k: v for k, v in assignment_row(received).items() if k in changed} | {"sequence": place}
         db.execute(update(assignments).where(part).values(values))
 
     def names_update(self, sha256: str, run_id: str = "", after: int = 0) -> bool:
@@ -191,9 +187,40 @@ class SqlState(SqlKeyring):
 
     def names_update_in(self, db: Connection, sha256: str, run_id: str, after: int) -> bool:
         """``names_update`` as a part of a transaction."""
-        left_out = (assignments.c.run_id == run_id) & (assignments.c.round <= after)
+        left_out = (assignments.c.run_id == run_id) & (func.coalesce(counted_in, after + 1) <= after)
         named = select(assignments.c.round).where(assignments.c.sha256 == sha256, ~left_out)
         return db.execute(named).first() is not None
+
+    def join(self, part: Assignment) -> Assignment | None:
+        with self.transaction() as db:
+            current = select(rounds.c.state).where(is_round(part.run_id, part.round)).with_for_update(read=True)
+            if db.execute(current).scalar_one() != RoundState.COLLECTING:
+                return None
+            if db.execute(_REVOKED.where(holders.c.device_id == part.device_id)).first():
+                return None
+            db.execute(self.insert_into(assignments).values(assignment_row(part)).on_conflict_do_nothing())
+            mine = _is_part(part.run_id, part.round, part.device_id)
+            return assignment_from(dict(db.execute(select(assignments).where(mine)).mappings().one()))
+
+    def expect(self, part: Assignment) -> None:
+        with self.transaction() as db:
+            expect(db, part)
+
+    def counted(self, run_id: str, number: int) -> list[Assignment]:
+        mine = (assignments.c.run_id == run_id) & (assignments.c.state == AssignmentState.RECEIVED)
+        query = select(assignments).where(mine, counts_in(number))
+        return [
+            assignment_from(row) for row in self.all(query.order_by(assignments.c.sequence, assignments.c.device_id))
+        ]
+
+    def buffered(self, run_id: str) -> int:
+        with self.transaction() as db:
+            return buffered(db, run_id)
+
+    def close_buffer(self, run_id: str, number: int, size: int) -> None:
+        with self.transaction() as db:
+            _move(db, run_id, number, RoundState.COLLECTING, state=RoundState.AGGREGATING)
+            fill(db, run_id, number, size)
 
     def fail(self, run_id: str, number: int, device_id: str, failure: str) -> None:
         part = _is_part(run_id, number, device_id)
@@ -222,7 +249,7 @@ class SqlState(SqlKeyring):
         now: float,
         optimizer_memory: str | None = None,
     ) -> None:
-        values = {"state": RoundState.PUBLISHED, "adapter": adapter, "closed_at": now, **_evaluation_row(evaluation)}
+        values = {"state": RoundState.PUBLISHED, "adapter": adapter, "closed_at": now, **evaluation_row(evaluation)}
         values["optimizer_memory"] = optimizer_memory
         with self.transaction() as db:
             # The run first, as whoever stops it does, so that neither waits for the other.
@@ -236,55 +263,11 @@ def _move(db: Connection, run_id: str, number: int, expected: RoundState, **valu
     Raises:
         WrongState: it is in another.
     """
-    changed = db.execute(update(rounds).where(_is_round(run_id, number), rounds.c.state == expected).values(**values))
+    changed = db.execute(update(rounds).where(is_round(run_id, number), rounds.c.state == expected).values(**values))
     if changed.rowcount != 1:
         raise WrongState(f"Round {number} is not {expected}: look at ravan-server status.")
-
-
-def _is_round(run_id: str, number: int) -> Any:
-    return (rounds.c.run_id == run_id) & (rounds.c.number == number)
 
 
 def _is_part(run_id: str, number: int, device_id: str) -> Any:
     c = assignments.c
     return (c.run_id == run_id) & (c.round == number) & (c.device_id == device_id)
-
-
-def _row(record: Any, *leave: str) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__dataclass_fields__ if name not in leave}
-
-
-def _evaluation_row(evaluation: Evaluation | None) -> dict[str, Any]:
-    if evaluation is None:
-        return dict.fromkeys(("accuracy", "loss", "examples"))
-    row = asdict(evaluation)
-    return {name: value if math.isfinite(value) else None for name, value in row.items()}  # SQL knows no NaN
-
-
-def _take_evaluation(row: dict[str, Any]) -> Evaluation | None:
-    values = {name: row.pop(name) for name in ("accuracy", "loss", "examples")}
-    if values["examples"] is None:
-        return None
-    figures = {name: math.nan if values[name] is None else values[name] for name in ("accuracy", "loss")}
-    return Evaluation(**figures, examples=values["examples"])
-
-
-def _run(row: dict[str, Any]) -> Run:
-    initial = _take_evaluation(row)
-    options = RunOptions.model_validate_json(row.pop("options"))
-    return Run(**{**row, "state": RunState(row["state"])}, options=options, initial=initial)
-
-
-def _round(row: dict[str, Any]) -> Round:
-    evaluation = _take_evaluation(row)
-    return Round(**{**row, "state": RoundState(row["state"])}, evaluation=evaluation)
-
-
-def _assignment_row(part: Assignment) -> dict[str, Any]:
-    return _row(part, "report") | {f"local_{k}": v for k, v in asdict(part.report).items()}
-
-
-def _assignment(row: Mapping[str, Any]) -> Assignment:
-    report = LocalReport(**{k.removeprefix("local_"): v for k, v in row.items() if k.startswith("local_")})
-    rest = {k: v for k, v in row.items() if not k.startswith("local_")}
-    return Assignment(**{**rest, "state": AssignmentState(rest["state"])}, report=report)

@@ -93,6 +93,8 @@ assignments = Table(
     Column("failure", Text, nullable=False),
     Column("head_norm", Float),
     Column("saved_norm", Float),
+    Column("sequence", BigInteger),
+    Column("folded_in", Integer),
     ForeignKeyConstraint(["run_id", "round"], ["rounds.run_id", "rounds.number"]),
     ForeignKeyConstraint(["device_id"], ["devices.device_id"]),
 )

@@ -88,17 +88,40 @@ class State(Keyring, Protocol):
     def count_bundle_bytes(self, device_id: str, size: int) -> None:
         """Adds to what a device downloaded of bundles."""
 
-    def receive(self, received: Assignment) -> None:
-        """Counts an update.
+    def join(self, part: Assignment) -> Assignment | None:
+        """Gives a device a part in an asynchronous run's newest round; the one it has already, if so.
+
+        None if the round no longer collects, or the device was revoked.
+        """
+        ...
+
+    def expect(self, part: Assignment) -> None:
+        """Says whether an update could be counted by now.
 
         Raises:
-            RoundClosed: the round no longer collects.
+            RoundClosed: no round takes it.
+            TooStale: an asynchronous run has published too many adapters since it began.
+        """
+
+    def receive(self, received: Assignment) -> None:
+        """Counts an update; that of an asynchronous run goes to the end of the buffer.
+
+        Raises:
+            RoundClosed, TooStale: see ``expect``.
             Conflict: another update by this device is counted already.
             Revoked: the device was revoked since it began to upload.
         """
 
     def names_update(self, sha256: str, run_id: str = "", after: int = 0) -> bool:
-        """Whether any part counts this update, leaving out the parts of one run's rounds up to ``after``."""
+        """Whether any part counts this update, leaving out what counts in one run's rounds up to ``after``."""
+        ...
+
+    def counted(self, run_id: str, number: int) -> list[Assignment]:
+        """The parts whose updates count in a round, in the order of receipt or, without one, of device id."""
+        ...
+
+    def buffered(self, run_id: str) -> int:
+        """How many updates of an asynchronous run wait to be folded."""
         ...
 
     def fail(self, run_id: str, number: int, device_id: str, failure: str) -> None:
@@ -106,6 +129,13 @@ class State(Keyring, Protocol):
 
     def close_round(self, run_id: str, number: int) -> None:
         """A collecting round takes no more updates and is aggregated."""
+
+    def close_buffer(self, run_id: str, number: int, size: int) -> None:
+        """The oldest updates in the buffer, so many, count in a collecting round, which is aggregated.
+
+        Raises:
+            WrongState: there are fewer.
+        """
 
     def abandon(self, run_id: str, number: int, now: float) -> None:
         """A round ends without a new adapter."""

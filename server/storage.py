@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 from server.blobs import Blobs
 from server.partials import Partials
 from server.peers import Peers
-from server.records import Assignment, AssignmentState, RoundState
+from server.records import Assignment, AssignmentState, RoundState, Run
 from server.shelf import Shelf
 from server.state import State
 
@@ -68,10 +68,7 @@ class Storage(ABC):
     def drop_partials(self) -> None:
         """Removes what came of uploads that can't be counted any more."""
         run = self.state.active_run()
-        current = self.state.current_round(run.run_id) if run else None
-        collecting = current is not None and current.state is RoundState.COLLECTING
-        parts = self.state.assignments(current.run_id, current.number) if current and collecting else []
-        self.partials.keep(part.receipt for part in parts if part.state is not AssignmentState.RECEIVED)
+        self.partials.keep(part.receipt for part in (_open_parts(self.state, run) if run else ()))
 
     def hold(self, key: str) -> asyncio.Lock:
         """The lock of this process for one upload or blob: who stores or drops it does so alone."""
@@ -85,3 +82,17 @@ class Storage(ABC):
         """Finishes what was begun and releases everything."""
         self._database.shutdown()
         self.state.close()
+
+
+def _open_parts(state: State, run: Run) -> list[Assignment]:
+    """Parts whose update may still come."""
+    current = state.current_round(run.run_id)
+    if current is None:
+        return []
+    if run.options.is_async:
+        oldest = current.number - run.options.max_staleness
+        parts = [part for part in state.assignments(run.run_id) if part.round >= oldest]
+    else:
+        collecting = current.state is RoundState.COLLECTING
+        parts = state.assignments(run.run_id, current.number) if collecting else []
+    return [part for part in parts if part.state is not AssignmentState.RECEIVED]

@@ -10,9 +10,9 @@ import structlog
 from ravan.errors import UpdateError
 from ravan.faults import reached
 from ravan.norms import Norms
-from server.errors import Conflict, Incomplete, Refusal, RoundClosed, TooLarge, WrongHash, WrongOffset
+from server.errors import Conflict, Incomplete, Refusal, TooLarge, WrongHash, WrongOffset
 from server.partials import Partial
-from server.records import Assignment, AssignmentState, RoundState
+from server.records import Assignment, AssignmentState
 from server.storage import Storage
 from server.turns import Turn, Turns
 
@@ -56,7 +56,7 @@ class Uploads:
         here, it is counted even if the line breaks.
 
         Raises:
-            Conflict, RoundClosed: it can't be counted any more.
+            Conflict, RoundClosed, TooStale: it can't be counted any more.
             WrongOffset: the bytes before the offset are not here.
             TooLarge, TooSlow, Incomplete, WrongHash, UpdateError: the bytes are not as they must be.
         """
@@ -73,14 +73,12 @@ class Uploads:
         """Whether the update is to be counted; False if it is already.
 
         Raises:
-            Conflict, RoundClosed: it can't be.
+            Conflict, RoundClosed, TooStale: it can't be.
         """
         assert received.sha256 is not None
         if await self.is_counted(received.run_id, received.round, received.device_id, received.sha256):
             return False
-        current = await self._storage.call(self._storage.state.current_round, received.run_id)
-        if current is None or current.number != received.round or current.state is not RoundState.COLLECTING:
-            raise RoundClosed(f"Round {received.round} is closed: drop the update and check in.")
+        await self._storage.call(self._storage.state.expect, received)
         return True
 
     async def _receive(

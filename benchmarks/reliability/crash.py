@@ -98,7 +98,7 @@ class Trial:
         try:
             persist, make = Persistence(over), enrolled_devices if self.secure else plain_devices
             devices = make(server, bundle.manifest.adapter, DEVICES, persist)
-            persist(_create, server, {**options.model_dump(mode="json"), "bundle": str(bundle.folder)})
+            persist(create_once, server, {**options.model_dump(mode="json"), "bundle": str(bundle.folder)})
             self._play(devices)
         finally:
             over.set()
@@ -170,7 +170,7 @@ class Trial:
             self.problems.append(otherwise)
 
 
-def _create(server: Server, settings: dict[str, object]) -> None:
+def create_once(server: Server, settings: dict[str, object]) -> None:
     """Creates the run, unless an earlier call did whose answer was lost."""
     try:
         client.create_run(server.control, settings)

@@ -17,6 +17,7 @@ from server.tls import Tls
 
 ANSWERS = '"event": "serving"'
 START_SECONDS = 60.0
+LEASE_SECONDS = 1.0
 
 
 def free_port() -> int:
@@ -34,6 +35,7 @@ class Server:
         folder: where its state and its log are.
         secure: TLS and enrolled devices, or neither.
         port: the same in every life.
+        database: URL of one that it shares with others; its own folder holds its state without.
         program: what is run with the arguments of ``ravan-server``.
         lives: how often it was started.
     """
@@ -41,6 +43,7 @@ class Server:
     folder: Path
     secure: bool = False
     port: int = field(default_factory=free_port)
+    database: str = ""
     program: tuple[str, ...] = ("server.cli",)
     lives: int = 0
     _process: subprocess.Popen[bytes] | None = None
@@ -76,7 +79,9 @@ class Server:
 
     def start(self, fault: str = "", environment: Mapping[str, str] | None = None) -> None:
         """Starts it; with a fault it kills itself there."""
-        listen = ["--listen", self.address, "--state", str(self.state)]
+        listen = ["--listen", self.address, "--state", self.database or str(self.state)]
+        if self.database:
+            listen += ["--folder", str(self.state), "--lease", str(LEASE_SECONDS)]
         command = [sys.executable, "-m", *self.program, "serve", *listen, *([] if self.secure else ["--insecure"])]
         added = {**(environment or {}), **({VARIABLE: fault} if fault else {})}
         self.lives += 1

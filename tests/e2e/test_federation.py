@@ -206,3 +206,33 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, command: l
     assert done.returncode == 5
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_devices_at_their_own_pace_learn_and_a_late_update_still_counts(
+    fleet: Fleet, shards: list[Path], bundle_folder: Path
+) -> None:
+    server = fleet.serve("--until-finished")
+    fleet.create(
+        bundle_folder,
+        evaluation=held_out(fleet.folder),
+        mode="async",
+        buffer=2,
+        rounds=6,
+        local_steps=40,
+        learning_rate=0.01,
+        saved_learning_rate=0.01,
+        **FAST,
+    )
+    slow = fleet.device("slow", shards[2], options=("--heads", "0.5"))
+    until(lambda: '"training"' in fleet.log("slow"), "training to begin")
+    slow.send_signal(signal.SIGSTOP)
+    fleet.device("fast", *shards[:2])
+    until(lambda: fleet.log("server").count("round published") >= 2, "two adapters without the slow device")
+    slow.send_signal(signal.SIGCONT)
+    fleet.finished()
+    assert server.wait(30) == 0
+    rounds = rounds_of(fleet.status())
+    assert [r["state"] for r in rounds] == ["ROUND_STATE_PUBLISHED"] * 6
+    assert all(r["received"] == r["selected"] == 2 for r in rounds)
+    assert max(r["staleness"] for r in rounds) >= 1  # of two updates one began at least two adapters before
+    assert rounds[-1]["evaluation"]["accuracy"] > 0.8

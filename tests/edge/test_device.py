@@ -111,6 +111,8 @@ def run_for(device: Device, stop: threading.Event, seconds: float) -> None:
     timer.start()
     try:
         device.run()
+    except Stopped:  # in the middle of a call
+        assert stop.is_set()
     finally:
         timer.cancel()
 

@@ -186,7 +186,7 @@ class ExportAdapterResponse(_message.Message):
     def __init__(self, data: _Optional[bytes] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("run_id", "state", "bundle_id", "model", "trainable_parameters", "rounds_planned", "rounds_published", "initial", "best_round", "rounds", "created_at", "metric", "aggregation")
+    __slots__ = ("run_id", "state", "bundle_id", "model", "trainable_parameters", "rounds_planned", "rounds_published", "initial", "best_round", "rounds", "created_at", "metric", "aggregation", "buffer", "max_staleness")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -200,6 +200,8 @@ class Run(_message.Message):
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     AGGREGATION_FIELD_NUMBER: _ClassVar[int]
+    BUFFER_FIELD_NUMBER: _ClassVar[int]
+    MAX_STALENESS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     state: RunState
     bundle_id: str
@@ -213,7 +215,9 @@ class Run(_message.Message):
     created_at: float
     metric: Metric
     aggregation: Aggregation
-    def __init__(self, run_id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., trainable_parameters: _Optional[int] = ..., rounds_planned: _Optional[int] = ..., rounds_published: _Optional[int] = ..., initial: _Optional[_Union[Evaluation, _Mapping]] = ..., best_round: _Optional[int] = ..., rounds: _Optional[_Iterable[_Union[Round, _Mapping]]] = ..., created_at: _Optional[float] = ..., metric: _Optional[_Union[Metric, str]] = ..., aggregation: _Optional[_Union[Aggregation, _Mapping]] = ...) -> None: ...
+    buffer: int
+    max_staleness: int
+    def __init__(self, run_id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., bundle_id: _Optional[str] = ..., model: _Optional[str] = ..., trainable_parameters: _Optional[int] = ..., rounds_planned: _Optional[int] = ..., rounds_published: _Optional[int] = ..., initial: _Optional[_Union[Evaluation, _Mapping]] = ..., best_round: _Optional[int] = ..., rounds: _Optional[_Iterable[_Union[Round, _Mapping]]] = ..., created_at: _Optional[float] = ..., metric: _Optional[_Union[Metric, str]] = ..., aggregation: _Optional[_Union[Aggregation, _Mapping]] = ..., buffer: _Optional[int] = ..., max_staleness: _Optional[int] = ...) -> None: ...
 
 class Aggregation(_message.Message):
     __slots__ = ("rule", "attackers", "max_norm", "max_saved_norm", "max_norm_ratio", "optimizer", "learning_rate", "momentum", "beta2", "tau")
@@ -250,7 +254,7 @@ class Evaluation(_message.Message):
     def __init__(self, accuracy: _Optional[float] = ..., loss: _Optional[float] = ..., examples: _Optional[int] = ...) -> None: ...
 
 class Round(_message.Message):
-    __slots__ = ("number", "state", "selected", "received", "failed", "bytes_up", "bytes_down", "evaluation", "seconds", "local_loss", "head_bound", "saved_bound")
+    __slots__ = ("number", "state", "selected", "received", "failed", "bytes_up", "bytes_down", "evaluation", "seconds", "local_loss", "head_bound", "saved_bound", "staleness")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     SELECTED_FIELD_NUMBER: _ClassVar[int]
@@ -263,6 +267,7 @@ class Round(_message.Message):
     LOCAL_LOSS_FIELD_NUMBER: _ClassVar[int]
     HEAD_BOUND_FIELD_NUMBER: _ClassVar[int]
     SAVED_BOUND_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_FIELD_NUMBER: _ClassVar[int]
     number: int
     state: RoundState
     selected: int
@@ -275,7 +280,8 @@ class Round(_message.Message):
     local_loss: float
     head_bound: float
     saved_bound: float
-    def __init__(self, number: _Optional[int] = ..., state: _Optional[_Union[RoundState, str]] = ..., selected: _Optional[int] = ..., received: _Optional[int] = ..., failed: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., seconds: _Optional[float] = ..., local_loss: _Optional[float] = ..., head_bound: _Optional[float] = ..., saved_bound: _Optional[float] = ...) -> None: ...
+    staleness: float
+    def __init__(self, number: _Optional[int] = ..., state: _Optional[_Union[RoundState, str]] = ..., selected: _Optional[int] = ..., received: _Optional[int] = ..., failed: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., seconds: _Optional[float] = ..., local_loss: _Optional[float] = ..., head_bound: _Optional[float] = ..., saved_bound: _Optional[float] = ..., staleness: _Optional[float] = ...) -> None: ...
 
 class Device(_message.Message):
     __slots__ = ("device_id", "name", "last_seen", "cores", "memory_bytes", "machine", "software", "head_budget", "updates", "failures", "bytes_up", "bytes_down", "failure", "working", "enrolled_at", "revoked_at")

@@ -1,0 +1,56 @@
+"""Records as rows of the SQL state, and back."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ravan.runtime.session import Evaluation
+from server.records import Assignment, AssignmentState, LocalReport, Round, RoundState, Run, RunState
+from server.settings import RunOptions
+
+
+def row_of(record: Any, *leave: str) -> dict[str, Any]:
+    """A record's fields, but for some."""
+    return {name: getattr(record, name) for name in record.__dataclass_fields__ if name not in leave}
+
+
+def evaluation_row(evaluation: Evaluation | None) -> dict[str, Any]:
+    """The columns of an evaluation, empty without one."""
+    if evaluation is None:
+        return dict.fromkeys(("accuracy", "loss", "examples"))
+    row = asdict(evaluation)
+    return {name: value if math.isfinite(value) else None for name, value in row.items()}  # SQL knows no NaN
+
+
+def _take_evaluation(row: dict[str, Any]) -> Evaluation | None:
+    values = {name: row.pop(name) for name in ("accuracy", "loss", "examples")}
+    if values["examples"] is None:
+        return None
+    figures = {name: math.nan if values[name] is None else values[name] for name in ("accuracy", "loss")}
+    return Evaluation(**figures, examples=values["examples"])
+
+
+def run_from(row: dict[str, Any]) -> Run:
+    """The run of a row."""
+    initial = _take_evaluation(row)
+    options = RunOptions.model_validate_json(row.pop("options"))
+    return Run(**{**row, "state": RunState(row["state"])}, options=options, initial=initial)
+
+
+def round_from(row: dict[str, Any]) -> Round:
+    """The round of a row."""
+    evaluation = _take_evaluation(row)
+    return Round(**{**row, "state": RoundState(row["state"])}, evaluation=evaluation)
+
+
+def assignment_row(part: Assignment) -> dict[str, Any]:
+    """The row of a part."""
+    return row_of(part, "report") | {f"local_{k}": v for k, v in asdict(part.report).items()}
+
+
+def assignment_from(row: Mapping[str, Any]) -> Assignment:
+    """The part of a row."""
+    report = LocalReport(**{k.removeprefix("local_"): v for k, v in row.items() if k.startswith("local_")})
+    rest = {k: v for k, v in row.items() if not k.startswith("local_")}
+    return Assignment(**{**rest, "state": AssignmentState(rest["state"])}, report=report)
