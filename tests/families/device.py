@@ -11,6 +11,7 @@ import numpy as np
 from edge.training import mini_batches, train_locally
 from edge.workshop import Workshop
 from ravan.bundle import INITIAL, open_bundle
+from ravan.cli.logs import configure_logs
 from ravan.layout import Vector
 from ravan.rpc.plan import TrainingPlan
 from ravan.runtime.examples import in_order_of_size, read_examples
@@ -52,6 +53,7 @@ def main() -> None:
     """Arguments: the bundle's folder, the data, where to write the update."""
     if present := [name for name in ABSENT if find_spec(name)]:
         sys.exit(f"{', '.join(present)} must not be installed where devices train")
+    configure_logs()
     folder, data, out = map(Path, sys.argv[1:])
     sys.stdout.write(json.dumps(asdict(train(folder, data, out))))
 
