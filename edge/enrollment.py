@@ -68,17 +68,32 @@ def rotate(identities: Identities, client: FleetClient) -> None:
     if fresh is None or fresh.device_id != old.device_id:
         fresh = old.rotated(time.time())
         identities.keep(fresh, ROTATING)
-        client.rotate_key(fresh.public_key)
-    else:  # cut off before the server's answer: it may know either key
-        try:
-            client.use(fresh)
-            client.rotate_key(fresh.public_key)
-        except Refused:
-            client.use(old)
-            client.rotate_key(fresh.public_key)
+        _tell(client, fresh, by=old, or_by=fresh)
+    else:  # cut off before the server's answer
+        _tell(client, fresh, by=fresh, or_by=old)
     client.use(fresh)
     identities.settle(fresh, ROTATING)
     log.info("key rotated", device=fresh.device_id[:8])
+
+
+def _tell(client: FleetClient, fresh: Identity, *, by: Identity, or_by: Identity) -> None:
+    """Tells the server of a new key, signed by the one that it knows, which may be either if an answer was lost.
+
+    Raises:
+        Refused: it takes neither; the client goes on with the key it had.
+    """
+    before = client.identity
+    try:
+        client.use(by)
+        client.rotate_key(fresh.public_key)
+    except Refused as error:
+        try:
+            client.use(or_by)
+            client.rotate_key(fresh.public_key)
+        except Refused:
+            if before is not None:
+                client.use(before)
+            raise error from None
 
 
 def rotate_if_due(identities: Identities, client: FleetClient, days: int) -> None:

@@ -1,11 +1,13 @@
 """Shared fixtures: a tiny real BERT with its tokenizer, tiny ViTs, and the bundles made from them, once a session."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
+import structlog
 import torch
 from hypothesis import settings
 from transformers import BertConfig, BertModel
@@ -42,6 +44,13 @@ VOCABULARY = [*FILLERS, *(word for group in WORDS.values() for word in group)]
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--families-report FOLDER``: where the tests of model families leave their rows for README's table."""
     parser.addoption("--families-report", type=Path, default=None, help="Folder for the families' figures.")
+
+
+@pytest.fixture(autouse=True)
+def fresh_logs() -> Iterator[None]:
+    """A command run inside a test sends logs to that test's stderr, which is closed when the next one begins."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ IN_ORDER = (
 TRANSACTIONS = ("before-commit", "committed")
 """Passed some times when a server starts, and many times in a round."""
 LAST = ("run-finished",)
-OF_KEYS = ("tokens-made", "token-used", "nonces-kept")
+OF_KEYS = ("tokens-made", "token-used", "key-rotated", "nonces-kept")
 """Points that a run passes once; those of every round, and of every file and transaction; those of enrolled devices."""
 KILLS = 200
 SEED = 5
@@ -118,9 +118,11 @@ class Trial:
             if server.was_killed:
                 self.kills[fault.partition(":")[0]] += 1
                 continue
+            how = "was still alive" if server.runs else "ended by itself"
             server.kill()
             if fault or not over.is_set():
-                self.problems.append(f"life {server.lives} should have ended at {fault or 'the end of the run'}")
+                wanted = fault or "the end of the run"
+                self.problems.append(f"life {server.lives} {how} before {wanted}; its log ends: {server.last_words}")
             if over.is_set():
                 return
 

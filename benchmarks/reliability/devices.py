@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.reliability.hosts import Server
-from edge.enrollment import enroll
+from edge.enrollment import enroll, rotate
 from edge.errors import Refused, Stopped
 from edge.fleet_client import FleetClient, Patience
 from edge.identity import Identities, Identity
@@ -144,16 +144,19 @@ def plain_devices(server: Server, spec: AdapterSpec, count: int, _: object = Non
 
 
 def enrolled_devices(server: Server, spec: AdapterSpec, count: int, persist: Callable[..., object]) -> list[Device]:
-    """Devices that enroll with a token each; ``persist`` calls a function until the server answers."""
+    """Devices that enroll with a token each, and change their key at once.
+
+    ``persist`` calls a function until the server answers.
+    """
     devices = []
     for number in range(count):
         stop, identities = threading.Event(), Identities(_folder(server.folder / f"device-{number}"))
         (token,) = persist(client.create_tokens, server.control, 1, TOKEN_SECONDS).tokens  # type: ignore[attr-defined]
         identity = persist(enroll, identities, "", server.address, server.ca.read_text(), token)
         assert isinstance(identity, Identity)
-        devices.append(
-            Device(number, spec, FleetClient(server.address, identity.device_id, stop, identity, QUICK), stop)
-        )
+        caller = FleetClient(server.address, identity.device_id, stop, identity, QUICK)
+        persist(rotate, identities, caller)
+        devices.append(Device(number, spec, caller, stop))
     return devices
 
 

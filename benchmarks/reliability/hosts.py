@@ -1,6 +1,8 @@
 """ravan-server as a process of its own, to be killed and started again."""
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -21,10 +23,12 @@ LEASE_SECONDS = 1.0
 
 
 def free_port() -> int:
-    """A port on loopback that nobody uses right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port on loopback that nobody uses, below those that systems give to connections while the server is dead."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass
@@ -104,6 +108,11 @@ class Server:
     def runs(self) -> bool:
         """Whether it is alive."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def last_words(self) -> str:
+        """The last line of its log."""
+        return (self.log.read_text("utf-8", "replace").strip().splitlines() or [""])[-1]
 
     @property
     def was_killed(self) -> bool:

@@ -23,7 +23,7 @@ PROMISES = (
         "A receipt is a promise",
         "An update is on disk before its receipt is sent; kill -9 anywhere loses none that has one, counts none twice, "
         "and changes no bit of what is published.",
-        ("crash",),
+        ("crash", "power"),
     ),
     Promise(
         2,

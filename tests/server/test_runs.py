@@ -223,6 +223,20 @@ def test_a_clock_that_jumps_back_hides_no_run(bundle: Bundle, tmp_path: Path) ->
     asyncio.run(scene())
 
 
+def test_a_clock_that_is_set_back_does_not_hold_a_round(bundle: Bundle, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with hosting(tmp_path, bundle) as host:
+            run = await host.begin(rounds=1, deadline=100)
+            await host.tasks([A, B])
+            host.coordinator._clock = lambda: time.time() - 86_400
+            await host.settle()
+            current = host.coordinator._storage.state.current_round(run.run_id)
+            assert current is not None
+            assert current.deadline == pytest.approx(time.time() - 86_400 + 100, abs=30)
+
+    asyncio.run(scene())
+
+
 def test_the_learning_rates_decay_from_round_to_round() -> None:
     options = RunOptions(learning_rate=0.4, saved_learning_rate=0.8, learning_rate_decay=0.5)
     assert (options.plan(1).learning_rate, options.plan(1).saved_learning_rate) == (0.4, 0.8)
