@@ -14,6 +14,7 @@ from ravan.errors import RavanError
 from ravan.faults import reached
 from ravan.runtime.session import RuntimeOptions
 from server.door import with_bounds
+from server.pace import Pace
 from server.peers import Term, leading
 from server.publishing import Publisher
 from server.records import Assignment, AssignmentState, Round, RoundState, Run, RunState
@@ -39,6 +40,7 @@ class Coordinator(Runs):
         self, storage: Storage, runtime: RuntimeOptions | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         super().__init__(storage, runtime, clock)
+        self.pace = Pace(storage, clock)
         self._term: Term | None = None
         self._followed: tuple[str, int] | None = None
         self._ended_after: float | None = None
@@ -72,7 +74,7 @@ class Coordinator(Runs):
             ended_after, self._ended_after = self._ended_after, None
             await asyncio.sleep(ended_after)  # so that every device hears that the run has finished
             return await call(active_run) is None
-        self._ended_after = 2 * run.options.poll_max + 1 if run else self._ended_after
+        self._ended_after = 2 * await self._longest_wait(run) + 1 if run else self._ended_after
         if run and not self._term:
             await self._follow(run)
         pause = await self.step(run) if run and self._term else IDLE_SECONDS
@@ -199,8 +201,11 @@ class Coordinator(Runs):
 
     async def _present(self, run: Run) -> tuple[str, ...]:
         """Devices that checked in recently enough to be expected back within a wait or two."""
-        since = self._clock() - 2 * run.options.poll_max - 5
+        since = self._clock() - 2 * await self._longest_wait(run) - 5
         return tuple(await self._storage.call(self._storage.state.present_devices, run.run_id, since))
+
+    async def _longest_wait(self, run: Run) -> float:
+        return (await self.pace.window((run.options.poll_min, run.options.poll_max)))[1]
 
     async def _select(self, run: Run, number: int, present: tuple[str, ...]) -> None:
         generator = np.random.default_rng([run.options.seed, number])

@@ -12,7 +12,8 @@
         ├── WrongBase      trained from another adapter
         ├── WrongOffset    an upload that goes on at bytes which are not here
         ├── TooLarge       more bytes than a valid update has
-        ├── TooSlow        an upload that takes longer than allowed
+        ├── TooSlow        a message or an upload that takes longer than allowed
+        ├── TooMany        more uploads of one update at a time than any device makes
         ├── Incomplete     an upload that ends before all its bytes are there
         ├── WrongHash      the bytes do not match their sha256
         ├── Conflict       another update by this device is already counted, or another device has this key
@@ -111,6 +112,12 @@ class TooSlow(Refusal):
     """An upload takes longer than allowed."""
 
     code = "too-slow"
+
+
+class TooMany(Refusal):
+    """One device makes more uploads at a time than any needs."""
+
+    code = "too-many"
 
 
 class Incomplete(Refusal):
@@ -246,6 +253,7 @@ STATUS: dict[type[RavanError], grpc.StatusCode] = {
     WrongOffset: grpc.StatusCode.OUT_OF_RANGE,
     TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     TooSlow: grpc.StatusCode.ABORTED,
+    TooMany: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Incomplete: grpc.StatusCode.ABORTED,
     WrongHash: grpc.StatusCode.DATA_LOSS,
     Conflict: grpc.StatusCode.ALREADY_EXISTS,

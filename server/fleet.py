@@ -34,6 +34,7 @@ from server.errors import (
     WrongBundle,
 )
 from server.guard import LONGEST_TEXT, Context, guarded, printable
+from server.pace import Window
 from server.records import Assignment, AssignmentState, Device, LocalReport, Round, RoundState, Run, RunState
 from server.storage import Storage
 from server.uploads import Uploads
@@ -72,10 +73,10 @@ class Fleet(rpc.FleetServicer):
         await call(state.see_device, device)
         if run is None:
             ended = await call(state.runs)
-            return _wait(NO_RUN_WAIT, pb.WAIT_REASON_RUN_FINISHED if ended else pb.WAIT_REASON_NO_RUN)
+            return await self._wait(NO_RUN_WAIT, pb.WAIT_REASON_RUN_FINISHED if ended else pb.WAIT_REASON_NO_RUN)
         polls = run.options.poll_min, run.options.poll_max
         if run.state is RunState.PAUSED:
-            return _wait(polls, pb.WAIT_REASON_RUN_PAUSED)
+            return await self._wait(polls, pb.WAIT_REASON_RUN_PAUSED)
         current = await call(state.current_round, run.run_id)
         if current and current.state is RoundState.COLLECTING:
             mine = Assignment(run.run_id, current.number, device.device_id)
@@ -83,13 +84,14 @@ class Fleet(rpc.FleetServicer):
             if part and part.state is AssignmentState.ASSIGNED:
                 return pb.CheckInResponse(task=await self._task(run, current))
         self._coordinator.wake()
-        return _wait(polls, pb.WAIT_REASON_NOT_SELECTED)
+        return await self._wait(polls, pb.WAIT_REASON_NOT_SELECTED)
 
     @guarded
     async def FetchBundle(
         self, request: pb.FetchBundleRequest, context: Context
     ) -> AsyncIterator[pb.FetchBundleResponse]:
         """One file of an active run's bundle, from an offset on."""
+        _check_device_id(request.device_id)
         runs = await self._storage.call(self._storage.state.runs)
         run = next((r for r in runs if r.bundle_id == request.bundle_id), None)
         if run is None:
@@ -172,7 +174,7 @@ class Fleet(rpc.FleetServicer):
         if not _SHA256.fullmatch(sha256):
             raise BadRequest("The update's sha256 is not 64 hexadecimal digits: send the update again.")
         number = min(binding.round, LARGEST_ROUND)
-        return await self._uploads.is_counted(binding.run_id[:LONGEST_TEXT], number, device_id, sha256)
+        return await self._uploads.is_counted(printable(binding.run_id), number, device_id, sha256)
 
     @guarded
     async def ReportFailure(self, request: pb.ReportFailureRequest, context: Context) -> pb.ReportFailureResponse:
@@ -183,6 +185,10 @@ class Fleet(rpc.FleetServicer):
         log.warning("device failed", run=run.run_id, round=current.number, device=part.device_id[:8], reason=failure)
         self._coordinator.wake()
         return pb.ReportFailureResponse()
+
+    async def _wait(self, wanted: Window, reason: pb.WaitReason) -> pb.CheckInResponse:
+        shortest, longest = await self._coordinator.pace.window(wanted)
+        return pb.CheckInResponse(wait=pb.Wait(min_seconds=shortest, max_seconds=longest, reason=reason))
 
     async def _task(self, run: Run, current: Round) -> pb.Task:
         bundle = await self._coordinator.bundles.of(run)
@@ -208,7 +214,7 @@ class Fleet(rpc.FleetServicer):
         """
         call, state = self._storage.call, self._storage.state
         _check_device_id(device_id)
-        run = await call(state.run, binding.run_id[:LONGEST_TEXT])
+        run = await call(state.run, printable(binding.run_id))
         if run.state.ended:
             raise RoundClosed(f"Run {run.run_id} has ended: drop the update and check in.")
         rounds = {r.number: r for r in await call(state.rounds, run.run_id)}
@@ -229,10 +235,6 @@ class Fleet(rpc.FleetServicer):
         if part is None:
             raise NotSelected(f"This device has no part in round {current.number}: check in and do as told.")
         return run, current, part
-
-
-def _wait(seconds: tuple[float, float], reason: pb.WaitReason) -> pb.CheckInResponse:
-    return pb.CheckInResponse(wait=pb.Wait(min_seconds=seconds[0], max_seconds=seconds[1], reason=reason))
 
 
 def _device(request: pb.CheckInRequest, now: float) -> Device:

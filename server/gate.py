@@ -7,21 +7,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from ravan.errors import RavanError
 from ravan.rpc.signing import Statement
 from server.callers import Caller, Identify
 from server.credentials import check_time, read
-from server.errors import BadRequest, OtherBody, OtherDevice
+from server.errors import OtherBody, OtherDevice
 from server.guard import Context, refuse
+from server.messages import Handler, decode, from_bytes
 from server.replays import Replays
 
 OPEN_TO_ALL = frozenset({"/grpc.health.v1.Health/Check"})
 """Says that the server is up and nothing else, to whoever must know, such as a load balancer."""
-
-Handler = Any
-"""``grpc.RpcMethodHandler``, of which the type stubs know the synchronous form alone."""
 
 
 class Gate(grpc.aio.ServerInterceptor):
@@ -80,36 +77,33 @@ class Gate(grpc.aio.ServerInterceptor):
 
     def _behind_checks(self, handler: Handler, statement: Statement, caller: Caller) -> Handler:
         """The same handler, given bytes instead of messages; it decodes them once they are what was signed."""
-        first = _First(handler, statement, caller, self._refused)
 
-        async def unary_unary(data: bytes, context: Context) -> Any:
-            answer = await handler.unary_unary(await first.or_refuse(data, context), context)
-            if not caller.is_known:  # it is now
-                await self._remember(statement, context)
+        def opened(data: bytes | None) -> Any:
+            if data is None:
+                raise OtherBody("The call came without the message that was signed: send it again.")
+            if hashlib.sha256(data).hexdigest() != statement.body:
+                raise OtherBody("The signature is for another body: sign every call anew.")
+            message = decode(handler, data)
+            if not caller.owns(message):
+                raise OtherDevice("The call speaks for another device than the one that signed it: use its own key.")
+            return message
+
+        return from_bytes(handler if caller.is_known else self._remembering(handler, statement), opened, self._refused)
+
+    def _remembering(self, handler: Handler, statement: Statement) -> Handler:
+        """A handler for a caller who is known from its answer on."""
+
+        async def unary_unary(request: Any, context: Context) -> Any:
+            answer = await handler.unary_unary(request, context)
+            try:
+                await self._replays.remember(statement)
+            except RavanError as error:
+                await refuse(context, error, self._refused)
             return answer
 
-        async def unary_stream(data: bytes, context: Context) -> AsyncIterator[Any]:
-            async for message in handler.unary_stream(await first.or_refuse(data, context), context):
-                yield message
-
-        async def stream_unary(pieces: AsyncIterator[bytes], context: Context) -> Any:
-            return await handler.stream_unary(first.then_others(pieces), context)
-
-        serialize = handler.response_serializer
-        match handler.request_streaming, handler.response_streaming:
-            case False, False:
-                return grpc.unary_unary_rpc_method_handler(unary_unary, None, serialize)
-            case False, True:
-                return grpc.unary_stream_rpc_method_handler(unary_stream, None, serialize)
-            case True, False:
-                return grpc.stream_unary_rpc_method_handler(stream_unary, None, serialize)
-        raise NotImplementedError(f"{statement.method} streams both ways")
-
-    async def _remember(self, statement: Statement, context: Context) -> None:
-        try:
-            await self._replays.remember(statement)
-        except RavanError as error:
-            await refuse(context, error, self._refused)
+        return grpc.unary_unary_rpc_method_handler(
+            unary_unary, handler.request_deserializer, handler.response_serializer
+        )
 
 
 def _unread(handler: Handler) -> Handler:
@@ -119,48 +113,3 @@ def _unread(handler: Handler) -> Handler:
         return await handler.unary_unary(handler.request_deserializer(b""), context)
 
     return grpc.stream_unary_rpc_method_handler(behavior, None, handler.response_serializer)
-
-
-class _First:
-    """A call's first message, which must be what was signed and the caller's own."""
-
-    def __init__(self, handler: Handler, statement: Statement, caller: Caller, refused: Counter[str]) -> None:
-        self._refused = refused
-        self._handler = handler
-        self._statement = statement
-        self._caller = caller
-
-    def _open(self, data: bytes) -> Any:
-        """The message of these bytes.
-
-        Raises:
-            OtherBody, OtherDevice, BadRequest: they are not what was signed; or speak for somebody else; or nothing.
-        """
-        if hashlib.sha256(data).hexdigest() != self._statement.body:
-            raise OtherBody("The signature is for another body: sign every call anew.")
-        message = self._decode(data)
-        if not self._caller.owns(message):
-            raise OtherDevice("The call speaks for another device than the one that signed it: use its own key.")
-        return message
-
-    def _decode(self, data: bytes) -> Any:
-        try:
-            return self._handler.request_deserializer(data)
-        except DecodeError:
-            raise BadRequest("The message is not of this version: update ravan-fl.") from None
-
-    async def or_refuse(self, data: bytes, context: Context) -> Any:
-        """The one message of a call."""
-        try:
-            return self._open(data)
-        except RavanError as error:
-            await refuse(context, error, self._refused)
-
-    async def then_others(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-        """The messages of a stream; those after the first are bound by what it declares."""
-        began = False
-        async for data in pieces:
-            yield self._decode(data) if began else self._open(data)
-            began = True
-        if not began:
-            raise OtherBody("The call came without the message that was signed: send it again.")

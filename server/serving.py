@@ -18,7 +18,7 @@ from protos.ravan.v1 import control_pb2_grpc, enrollment_pb2_grpc, fleet_pb2_grp
 from ravan import faults
 from ravan.errors import EnvironmentProblem, SettingsError
 from ravan.rpc.address import is_local
-from ravan.rpc.transfer import CHANNEL_OPTIONS, CONTROL_OPTIONS
+from ravan.rpc.transfer import CHANNEL_OPTIONS, OPERATOR_OPTIONS
 from ravan.runtime.session import RuntimeOptions
 from server import callers
 from server.control import Control
@@ -27,6 +27,7 @@ from server.enrollment import Enrollment
 from server.fleet import Fleet
 from server.folder_storage import FolderStorage
 from server.gate import Gate
+from server.messages import Opening
 from server.postgres import check_driver
 from server.replays import Replays
 from server.settings import ServeSettings
@@ -37,6 +38,7 @@ log = structlog.get_logger()
 GRACE_SECONDS = 2.0
 REFUSED_SECONDS = 2.0
 NOT_SHARED = ("grpc.so_reuseport", 0)  # a port in use is an error
+STREAMS = ("grpc.max_concurrent_streams", 100)  # of one connection; more wait at the client
 MOST_CALLS = 10_000  # at once; more are refused at once, and devices try again
 LONGEST_SOCKET = 100  # bytes; the system's limit for a Unix socket's path is 108
 SOCKET = "unix:"
@@ -81,7 +83,9 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Serving]:
         checks = health.aio.HealthServicer()
         before_devices, before_operator = _gates(settings, storage, operator, refused)
         devices = _for_devices(storage, coordinator, checks, before_devices, refused)
-        operators = grpc.aio.server(interceptors=before_operator, options=[*CONTROL_OPTIONS, NOT_SHARED])
+        operators = grpc.aio.server(
+            interceptors=before_operator or [Opening(refused)], options=[*OPERATOR_OPTIONS, NOT_SHARED]
+        )
         control_pb2_grpc.add_ControlServicer_to_server(Control(storage, coordinator, refused), operators)
         port = _listen(devices, settings.listen, credentials)
         control_port = _listen(
@@ -132,7 +136,9 @@ def _for_devices(
 ) -> grpc.aio.Server:
     """Fleet and Enrollment behind a gate; without one Fleet alone."""
     server = grpc.aio.server(
-        interceptors=gates, options=[*CHANNEL_OPTIONS, NOT_SHARED], maximum_concurrent_rpcs=MOST_CALLS
+        interceptors=gates or [Opening(refused)],
+        options=[*CHANNEL_OPTIONS, STREAMS, NOT_SHARED],
+        maximum_concurrent_rpcs=MOST_CALLS,
     )
     fleet_pb2_grpc.add_FleetServicer_to_server(Fleet(storage, coordinator, refused), server)
     if gates:

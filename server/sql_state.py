@@ -96,6 +96,10 @@ class SqlState(SqlKeyring):
         rows = self.all(select(devices).order_by(devices.c.last_seen.desc(), devices.c.device_id))
         return [Device(**row) for row in rows]
 
+    def count_present(self, since: float) -> int:
+        row = self.first(select(func.count().label("count")).where(devices.c.last_seen >= since))
+        return 0 if row is None else int(row["count"])
+
     def present_devices(self, run_id: str, since: float) -> list[str]:
         open_rounds = select(rounds.c.number).where(
             rounds.c.run_id == run_id, rounds.c.state.in_([RoundState.COLLECTING, RoundState.AGGREGATING])

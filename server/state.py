@@ -57,6 +57,10 @@ class State(Keyring, Protocol):
         """Ids, in order, of devices seen since then that have no open part in the run; revoked ones are not present."""
         ...
 
+    def count_present(self, since: float) -> int:
+        """How many devices were seen since then."""
+        ...
+
     def open_round(self, opened: Round) -> None:
         """Adds a round."""
 

@@ -5,10 +5,14 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from server.errors import TooSlow
+from server.errors import TooMany, TooSlow
 from server.storage import Storage
 
 LONGEST = 900.0  # seconds of an upload, and of waiting for another one
+SHORTEST = 60.0  # seconds that every upload is given
+SLOWEST = 8192  # bytes a second beyond that; whoever is slower must go on with another upload
+MOST = 100
+"""Uploads of a part at a time: one, and those that wait for it."""
 STALLED = 3.0
 """Seconds without a byte after which an upload makes way for one that waits: its line is most likely cut."""
 
@@ -16,9 +20,9 @@ STALLED = 3.0
 class Turn:
     """The time of one upload; it may be hurried while its bytes come in, and runs to its end after that."""
 
-    def __init__(self, limit: asyncio.Timeout, *, hurried: bool) -> None:
+    def __init__(self, limit: asyncio.Timeout, seconds: float, *, hurried: bool) -> None:
         self._limit = limit
-        self._ends = _now() + LONGEST
+        self._ends = _now() + seconds
         self._last = _now()
         self._hurried = hurried
         self.go_on()
@@ -48,15 +52,19 @@ class Turns:
         self._waiting: Counter[str] = Counter()
 
     @asynccontextmanager
-    async def of(self, key: str) -> AsyncIterator[Turn]:
-        """A turn, once the one before is over.
+    async def of(self, key: str, size: int) -> AsyncIterator[Turn]:
+        """A turn for so many bytes, once the one before is over.
 
         Raises:
+            TooMany: more uploads of the same part wait already than any device makes.
             TooSlow: the bytes did not come in time, or did not come at all while another upload waited.
         """
+        if self._waiting[key] >= MOST:
+            raise TooMany("Too many uploads of one update wait here already: send it once.")
+        seconds = min(SHORTEST + size / SLOWEST, LONGEST)
         try:
             async with self._alone(key), asyncio.timeout(None) as limit:
-                self._going[key] = Turn(limit, hurried=self._waiting[key] > 0)
+                self._going[key] = Turn(limit, seconds, hurried=self._waiting[key] > 0)
                 try:
                     yield self._going[key]
                 finally:

@@ -10,7 +10,7 @@ import structlog
 from ravan.errors import UpdateError
 from ravan.faults import reached
 from ravan.norms import Norms
-from server.errors import Conflict, Incomplete, Refusal, TooLarge, WrongHash, WrongOffset
+from server.errors import BadRequest, Conflict, Incomplete, Refusal, TooLarge, WrongHash, WrongOffset
 from server.partials import Partial
 from server.records import Assignment, AssignmentState
 from server.storage import Storage
@@ -60,7 +60,7 @@ class Uploads:
             WrongOffset: the bytes before the offset are not here.
             TooLarge, TooSlow, Incomplete, WrongHash, UpdateError: the bytes are not as they must be.
         """
-        async with self._turns.of(received.receipt) as turn:
+        async with self._turns.of(received.receipt, received.bytes_up - offset) as turn:
             if await self._may_count(received):
                 try:
                     await self._receive(received, check, offset, pieces, turn)
@@ -121,9 +121,14 @@ async def _collect(partial: Partial, size: int, pieces: AsyncIterator[bytes], tu
 
     Raises:
         TooLarge: the stream goes on beyond it.
+        BadRequest: it goes on with nothing.
         Incomplete: it ends before, as it also does here when the line breaks.
     """
+    empty = 0
     async for piece in pieces:
+        empty += not piece
+        if empty > 1:
+            raise BadRequest("The upload holds empty pieces: send what the edge client sends.")
         if partial.size + len(piece) > size:
             raise TooLarge(f"The upload exceeds the {size} bytes its header announces: send it again.")
         await _to_its_end(asyncio.to_thread(partial.add, piece))

@@ -43,7 +43,7 @@ PROMISES = (
     Promise(6, "Scale-out", "Replicas share one state: any takes any call, killing some loses nothing.", ("replicas",)),
     Promise(7, "Only known devices", "Nobody calls without an enrolled key, over TLS."),
     Promise(8, "Poison stops at the door", "Updates are checked before they are stored; rules bear hostile devices."),
-    Promise(9, "Malformed never crashes", "No message brings the server down or costs it memory."),
+    Promise(9, "Malformed never crashes", "No message brings the server down or costs it memory.", ("malformed",)),
     Promise(
         10,
         "Bad weather",

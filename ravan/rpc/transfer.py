@@ -8,19 +8,28 @@ CHUNK = 256 << 10
 """Bytes that are sent at a time: what a line that breaks loses at most, and has to send again."""
 MESSAGE_LIMIT = LONGEST + (64 << 10)  # bytes of one message with its frame
 
+NO_COMPRESSION = ("grpc.compression_enabled_algorithms_bitset", 1)  # a small gzip message can inflate to gigabytes
+
 CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
     ("grpc.max_send_message_length", MESSAGE_LIMIT),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 30_000),  # or a server ends slow uploads for their keepalives
-    ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a small gzip message can inflate to gigabytes
+    NO_COMPRESSION,
 ]
 
 CONTROL_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.max_receive_message_length", 256 << 20),  # an operator's lists of devices and rounds
     ("grpc.max_send_message_length", 256 << 20),
 ]
+
+OPERATOR_OPTIONS: list[tuple[str, int | str]] = [
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+    ("grpc.max_send_message_length", 256 << 20),
+    NO_COMPRESSION,
+]
+"""Of the server, which is sent settings and gives lists."""
 
 
 def chunks(data: bytes) -> Iterator[bytes]:

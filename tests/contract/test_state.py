@@ -203,6 +203,7 @@ def test_a_part_given_back_may_still_be_filled_while_the_round_collects(collecti
 
 def test_devices_at_work_or_long_unseen_are_not_present(collecting: State) -> None:
     assert collecting.present_devices("run-1", 150.0) == [C]
+    assert (collecting.count_present(150.0), collecting.count_present(201.0)) == (3, 0)
     collecting.receive(part(A).received("d" * 64, 1000, REPORT))
     assert collecting.present_devices("run-1", 150.0) == [A, C]
     collecting.close_round("run-1", 1)

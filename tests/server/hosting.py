@@ -33,6 +33,8 @@ class Host:
     fleet: fleet_pb2_grpc.FleetAsyncStub
     control: control_pb2_grpc.ControlAsyncStub
     bundle: Bundle
+    channel: grpc.aio.Channel
+    address: str
     run: Run | None = None
 
     async def begin(self, **options: object) -> Run:
@@ -102,7 +104,7 @@ async def hosting(state: Path, bundle: Bundle) -> AsyncIterator[Host]:
         devices = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{server.port}"))
         operator = await stack.enter_async_context(grpc.aio.insecure_channel(control_address(state, "").target))
         fleet, control = fleet_pb2_grpc.FleetStub(devices), control_pb2_grpc.ControlStub(operator)
-        yield Host(server.coordinator, fleet, control, bundle)
+        yield Host(server.coordinator, fleet, control, bundle, devices, f"127.0.0.1:{server.port}")
 
 
 async def refusal(call: Awaitable[object]) -> tuple[str, str, str]:
