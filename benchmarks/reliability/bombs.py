@@ -17,6 +17,7 @@ from ravan.rpc.refusal import status_of
 from ravan.rpc.signing import Metadata, signed
 
 BOMB = 1 << 26  # bytes
+LONG = 1 << 28
 ENDLESS = 20_000
 """Messages of a stream; a server that takes all of them would take any number."""
 UPLOAD = "/ravan.v1.Fleet/UploadUpdate"
@@ -101,7 +102,7 @@ def _gzip(wire: Wire, sender: Sender) -> str:
 
 def too_long(wire: Wire, sender: Sender) -> str:
     """A message that is far over the limit."""
-    return wire.send_all(UPLOAD, [sender.header(sender.update), piece(bytes(BOMB))])
+    return wire.send_all(UPLOAD, [sender.header(sender.update), piece(bytes(LONG))])
 
 
 def _without_end(wire: Wire, sender: Sender) -> str:

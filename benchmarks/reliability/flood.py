@@ -65,7 +65,13 @@ class Sender:
 
     def header(self, data: bytes, **fields: object) -> bytes:
         """The first message of an upload."""
-        known = {**self.known, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data), **fields}
+        known = {
+            **self.known,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "size": len(data),
+            "device_id": self._ids[-1],
+            **fields,
+        }
         message: Any = pb.UploadUpdateRequest()
         message.header.CopyFrom(filled(pb.UploadHeader, known, self._generator))
         return bytes(message.SerializeToString())

@@ -21,7 +21,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.reliability.bombs import BOMB, BOMBS, Wire, no_http, too_long
+from benchmarks.reliability.bombs import BOMBS, LONG, Wire, no_http, too_long
 from benchmarks.reliability.bundle import SMALL, filler_bundle
 from benchmarks.reliability.devices import CAPABILITIES, Device, draw, enrolled_devices, expected, plain_devices
 from benchmarks.reliability.figures import Figure
@@ -155,7 +155,7 @@ class Trial:
         )
         yield Figure(
             9,
-            f"one message of {BOMB >> 20} MiB, of at most {MESSAGE_LIMIT >> 10} KiB that are allowed",
+            f"one message of {LONG >> 20} MiB, of at most {MESSAGE_LIMIT >> 10} KiB that are allowed",
             f"refused, under {MEMORY:.0f} MB",
             f"{self.long[0]}, {self.long[1]:.0f} MB at most: gRPC looks at the length once the message is whole "
             "(grpc/grpc#43012)",
@@ -177,7 +177,7 @@ class Trial:
         )
 
     def _long(self, server: Server, sender: Sender) -> None:
-        """A message of 64 MiB, apart from the rest."""
+        """A message that is far too long, apart from the rest."""
         memory = Memory(server.pid)
         self.long = asyncio.run(_sent_long(server, sender)), memory.grown()
 

@@ -38,10 +38,10 @@ PROMISES = (
         "What belongs to another round, base, spec or device is refused, each with a code and a counter of its own.",
         ("bound",),
     ),
-    Promise(4, "Rounds close", "Late, dead and slow clients never hold a round; many devices cost little."),
+    Promise(4, "Rounds close", "Late, dead and slow clients never hold a round; many devices cost little.", ("crowd",)),
     Promise(5, "Asynchronous mode", "Buffered aggregation keeps the same promises.", ("asynchronous",)),
     Promise(6, "Scale-out", "Replicas share one state: any takes any call, killing some loses nothing.", ("replicas",)),
-    Promise(7, "Only known devices", "Nobody calls without an enrolled key, over TLS."),
+    Promise(7, "Only known devices", "Nobody calls without an enrolled key, over TLS.", ("credentials",)),
     Promise(8, "Poison stops at the door", "Updates are checked before they are stored; rules bear hostile devices."),
     Promise(9, "Malformed never crashes", "No message brings the server down or costs it memory.", ("malformed",)),
     Promise(
