@@ -110,6 +110,11 @@ class Server:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def crashed(self) -> bool:
+        """Whether it ended by another signal, such as SIGSEGV."""
+        return self._process is not None and (self._process.poll() or 0) < 0 and not self.was_killed
+
+    @property
     def last_words(self) -> str:
         """The last line of its log."""
         return (self.log.read_text("utf-8", "replace").strip().splitlines() or [""])[-1]
