@@ -4,32 +4,27 @@ What devices drew depends on when they asked, so every adapter is computed again
 the order of receipt: the bits must be the same, and the order must be one that devices hold receipts for.
 """
 
-import contextlib
-import hashlib
 import random
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from benchmarks.reliability.bundle import filler_bundle
-from benchmarks.reliability.crash import IN_ORDER, Persistence, create_once, drawn
-from benchmarks.reliability.devices import QUICK, Device, draw
+from benchmarks.reliability.crash import IN_ORDER, drawn
+from benchmarks.reliability.devices import QUICK, Device, Reference, draw
 from benchmarks.reliability.figures import Figure
 from benchmarks.reliability.hosts import Server
+from benchmarks.reliability.trial import KillTrial, Persistence, create_once
 from edge.fleet_client import FleetClient
 from protos.ravan.v1 import fleet_pb2 as pb
-from ravan.aggregate import Contribution
 from ravan.bundle import INITIAL, Bundle
-from ravan.errors import EnvironmentProblem
-from ravan.layout import Vector
 from ravan.spec import AdapterSpec
 from ravan.staleness import carried_over
-from ravan.update import Update, decode, encode
+from ravan.update import Update
+from server.blobs import FileBlobs
 from server.records import Assignment, AssignmentState, RoundState
 from server.settings import Mode, RunOptions
 from server.sql_state import open_sqlite
@@ -60,20 +55,14 @@ class Slow(Device):
 
 
 @dataclass
-class Trial:
-    """One run; see ``crash.Trial``.
+class Trial(KillTrial):
+    """Over many lives of one server.
 
     Attributes:
         staleness: of folded updates, how many of each.
     """
 
-    folder: Path
-    faults: Sequence[str]
-    rounds: int
-    kills: Counter[str] = field(default_factory=Counter)
     staleness: Counter[int] = field(default_factory=Counter)
-    receipts: int = 0
-    problems: list[str] = field(default_factory=list)
 
     def run(self) -> "Trial":
         """Plays the run to its end, and looks at what is left."""
@@ -95,7 +84,7 @@ class Trial:
         try:
             settings = {**options.model_dump(mode="json"), "bundle": str(bundle.folder)}
             Persistence(over)(create_once, server, settings)
-            self._play(devices)
+            self.play(devices, MOST_SECONDS)
         finally:
             over.set()
             keeper.join()
@@ -106,29 +95,9 @@ class Trial:
 
     def _live(self, server: Server, over: threading.Event) -> None:
         for fault in (*self.faults, ""):
-            server.start(fault)
-            with contextlib.suppress(EnvironmentProblem):  # it may be killed before it answers
-                server.wait()
-            end = time.monotonic() + LIFE_SECONDS
-            while server.runs and not over.is_set() and not (fault and time.monotonic() > end):
-                over.wait(0.01)
-            if server.was_killed:
-                self.kills[fault.partition(":")[0]] += 1
-            elif fault and not over.is_set():
-                self.kills["any moment"] += 1
-            server.kill()
+            self.live(server, fault, over, LIFE_SECONDS)
             if over.is_set():
                 return
-
-    def _play(self, devices: Sequence[Device]) -> None:
-        for device in devices:
-            device.start()
-        end = time.monotonic() + MOST_SECONDS
-        while not all(device.is_done for device in devices):
-            if time.monotonic() > end:
-                self.problems.append("the run did not finish in time")
-                return
-            time.sleep(0.02)
 
     def _look(self, server: Server, bundle: Bundle, devices: Sequence[Device], options: RunOptions) -> None:
         """Asks the state on disk."""
@@ -136,32 +105,21 @@ class Trial:
         with closing(open_sqlite(server.state)) as state:
             (run,) = state.runs()
             rounds = state.rounds(run.run_id)
-            self._check({r.state for r in rounds} == {RoundState.PUBLISHED}, "a round was not published")
+            self.check({r.state for r in rounds} == {RoundState.PUBLISHED}, "a round was not published")
             counted = {r.number: state.counted(run.run_id, r.number) for r in rounds}
-            self._check(all(len(parts) == BUFFER for parts in counted.values()), "a round has other than its updates")
+            self.check(all(len(parts) == BUFFER for parts in counted.values()), "a round has other than its updates")
             initial = bundle.path(INITIAL).read_bytes()
             wanted = recomputed(bundle.manifest.adapter, initial, counted, numbers, options)
-            self._check([r.adapter for r in rounds] == wanted, "a published adapter has other bits")
-            parts = {(p.round, p.device_id): p for p in state.assignments(run.run_id)}
-            for number, taken in counted.items():
-                self.staleness.update(number - part.round for part in taken)
-            self._look_at_receipts(parts, devices)
-        self._check(max(self.staleness) <= STALEST, "an update is staler than may be")
-
-    def _look_at_receipts(self, parts: Mapping[tuple[int, str], Assignment], devices: Sequence[Device]) -> None:
-        received = sum(part.state is AssignmentState.RECEIVED for part in parts.values())
+            self.check([r.adapter for r in rounds] == wanted, "a published adapter has other bits")
+            parts = state.assignments(run.run_id)
+        for number, taken in counted.items():
+            self.staleness.update(number - part.round for part in taken)
+        self.check(max(self.staleness) <= STALEST, "an update is staler than may be")
+        self.check_receipts(parts, devices, set(FileBlobs(server.state / "updates").names()))
+        received = sum(part.state is AssignmentState.RECEIVED for part in parts)
+        self.check(received == self.receipts == BUFFER * self.rounds, "updates and receipts are not the same ones")
         for device in devices:
-            self._check(set(device.refused) <= MAY_BE_REFUSED, f"a device was refused: {set(device.refused)}")
-            for number, (receipt, sha256) in device.receipts.items():
-                part = parts[number, device.device_id]
-                kept = (part.receipt, part.state, part.sha256) == (receipt, AssignmentState.RECEIVED, sha256)
-                self._check(kept and part.folded_in is not None, f"receipt {receipt} is not folded")
-                self.receipts += 1
-        self._check(received == self.receipts == BUFFER * self.rounds, "updates and receipts are not the same ones")
-
-    def _check(self, holds: bool, otherwise: str) -> None:  # noqa: FBT001
-        if not holds:
-            self.problems.append(otherwise)
+            self.check(set(device.refused) <= MAY_BE_REFUSED, f"a device was refused: {set(device.refused)}")
 
 
 def recomputed(
@@ -172,18 +130,15 @@ def recomputed(
     options: RunOptions,
 ) -> list[str]:
     """sha256 of every round's adapter, from who was counted in it in which order."""
-    adapter, digests = decode(spec, first), []
+    reference, digests = Reference(spec, first, options), []
     bases: dict[int, Update] = {}
-    memory: tuple[Vector, ...] = ()
     for number, parts in sorted(counted.items()):
-        bases[number] = adapter
-        drawn_by = [
-            Contribution(f"{place:03}", partial(_carried, spec, bases, numbers[part.device_id], part.round, number))
+        bases[number] = reference.adapter
+        updates = {
+            f"{place:03}": _carried(spec, bases, numbers[part.device_id], part.round, number)
             for place, part in enumerate(parts)
-        ]
-        combined = options.rule()(spec, adapter, drawn_by)
-        adapter, memory = options.optimizer_of_server().step(spec, adapter, combined, memory)
-        digests.append(hashlib.sha256(encode(spec, adapter)).hexdigest())
+        }
+        digests.append(reference.publish(updates))
     return digests
 
 

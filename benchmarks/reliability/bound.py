@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 
 from benchmarks.reliability.bundle import SMALL
-from benchmarks.reliability.devices import CAPABILITIES, draw
+from benchmarks.reliability.devices import CAPABILITIES, draw, header_of
 from benchmarks.reliability.figures import Figure
 from benchmarks.reliability.hosts import Server
 from benchmarks.reliability.once import hosting, until_finished
@@ -103,9 +103,7 @@ class Caller:
 
     def upload(self, device: str, binding: pb.Binding, data: bytes, seconds: float = 30) -> str:
         """An update's receipt."""
-        sha256 = hashlib.sha256(data).hexdigest()
-        header = pb.UploadHeader(device_id=device, binding=binding, sha256=sha256, size=len(data))
-        messages = [pb.UploadUpdateRequest(header=header), pb.UploadUpdateRequest(data=data)]
+        messages = [pb.UploadUpdateRequest(header=header_of(device, binding, data)), pb.UploadUpdateRequest(data=data)]
         return str(self.stub.UploadUpdate(iter(messages), timeout=seconds).receipt)
 
     def try_out(self, wrong: Wrong) -> Figure:

@@ -12,30 +12,25 @@ SIGSEGV in its event engine, just after a start, while devices connected. The ru
 import random
 import sqlite3
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from benchmarks.reliability.bundle import filler_bundle
 from benchmarks.reliability.devices import Device, enrolled_devices, expected, plain_devices
 from benchmarks.reliability.figures import Figure
 from benchmarks.reliability.hosts import Server
+from benchmarks.reliability.trial import KillTrial, Persistence, create_once, outlive
 from ravan.bundle import INITIAL, Bundle
-from ravan.errors import RavanError
 from ravan.runtime.adapter import read_adapter
 from ravan.update import encode
-from server import client
 from server.blobs import FileBlobs
-from server.records import AssignmentState, RoundState, RunState
+from server.records import RoundState, RunState
 from server.settings import RunOptions
 from server.sql_state import DATABASE, open_sqlite
-from server.state import State
 
-T = TypeVar("T")
 DEVICES = 3
 LIFE_SECONDS = 60.0
 FIRST = ("bundle-opened", "initial-stored", "run-created")
@@ -67,28 +62,16 @@ OPTIONS: dict[str, object] = {
 
 
 @dataclass
-class Trial:
-    """One run over many lives of a server.
+class Trial(KillTrial):
+    """Over many lives of one server; the last one, without a fault, ends with the run.
 
     Attributes:
-        folder: empty.
-        faults: where each life ends, as ``point:time``; the last one, which has none, ends with the run.
-        rounds: of the run.
         secure: over TLS, with devices that enroll.
-        kills: by point, those that happened.
         crashes: lives that ended by a signal of the system's, which no test sent.
-        receipts: that devices held in the end.
-        problems: what is not as it must be; empty if all is well.
     """
 
-    folder: Path
-    faults: Sequence[str]
-    rounds: int
     secure: bool = False
-    kills: Counter[str] = field(default_factory=Counter)
     crashes: int = 0
-    receipts: int = 0
-    problems: list[str] = field(default_factory=list)
 
     def run(self) -> "Trial":
         """Plays the run to its end, and looks at what is left."""
@@ -104,7 +87,7 @@ class Trial:
             persist, make = Persistence(over), enrolled_devices if self.secure else plain_devices
             devices = make(server, bundle.manifest.adapter, DEVICES, persist)
             persist(create_once, server, {**options.model_dump(mode="json"), "bundle": str(bundle.folder)})
-            self._play(devices)
+            self.play(devices, LIFE_SECONDS * (len(self.faults) + 1))
         finally:
             over.set()
             keeper.join()
@@ -117,9 +100,7 @@ class Trial:
         """Starts the server again whenever it died, until the trial is over."""
         for fault in (*self.faults, ""):
             server.start(fault)
-            end = time.monotonic() + LIFE_SECONDS
-            while server.runs and not over.is_set() and not (fault and time.monotonic() > end):
-                over.wait(0.01)
+            outlive(server, fault, over, LIFE_SECONDS)
             if server.was_killed:
                 self.kills[fault.partition(":")[0]] += 1
                 continue
@@ -134,17 +115,6 @@ class Trial:
             if over.is_set():
                 return
 
-    def _play(self, devices: Sequence[Device]) -> None:
-        """Lets the devices take part until they hear that the run has finished."""
-        for device in devices:
-            device.start()
-        end = time.monotonic() + LIFE_SECONDS * (len(self.faults) + 1)
-        while not all(device.is_done for device in devices):
-            if time.monotonic() > end:
-                self.problems.append("the run did not finish in time")
-                return
-            time.sleep(0.02)
-
     def _look(self, server: Server, bundle: Bundle, devices: Sequence[Device], options: RunOptions) -> None:
         """Asks the state on disk."""
         spec, ids = bundle.manifest.adapter, [device.device_id for device in devices]
@@ -152,41 +122,20 @@ class Trial:
         with closing(open_sqlite(server.state)) as state:
             (run,) = state.runs()
             rounds = state.rounds(run.run_id)
-            self._check(run.state is RunState.FINISHED, "the run has not finished")
-            self._check({r.state for r in rounds} == {RoundState.PUBLISHED}, "a round was not published")
-            self._check([r.adapter for r in rounds] == wanted, "a published adapter has other bits")
-            self._look_at_receipts(state, run.run_id, devices, FileBlobs(server.state / "updates"))
+            self.check(run.state is RunState.FINISHED, "the run has not finished")
+            self.check({r.state for r in rounds} == {RoundState.PUBLISHED}, "a round was not published")
+            self.check([r.adapter for r in rounds] == wanted, "a published adapter has other bits")
+            parts = state.assignments(run.run_id)
+            self.check(len(parts) == self.rounds * len(devices), "a device has no part in some round")
+            self.check_receipts(parts, devices, set(FileBlobs(server.state / "updates").names()))
             last = read_adapter(server.state / "published" / run.run_id / "last.safetensors", spec)
             adapters = FileBlobs(server.state / "adapters")
-            self._check(encode(spec, last) == adapters.get(run.adapter), "the exported adapter is another one")
+            self.check(encode(spec, last) == adapters.get(run.adapter), "the exported adapter is another one")
         with closing(sqlite3.connect(server.state / DATABASE)) as database:
-            self._check(database.execute("PRAGMA integrity_check").fetchall() == [("ok",)], "the database is damaged")
-        self._check(not list((server.state / "partials").iterdir()), "parts of uploads are left")
+            self.check(database.execute("PRAGMA integrity_check").fetchall() == [("ok",)], "the database is damaged")
+        self.check(not list((server.state / "partials").iterdir()), "parts of uploads are left")
         for device in devices:
-            self._check(not device.refused, f"device {device.number} was refused: {device.refused}")
-
-    def _look_at_receipts(self, state: State, run_id: str, devices: Sequence[Device], updates: FileBlobs) -> None:
-        parts = {(p.round, p.device_id): p for p in state.assignments(run_id)}
-        self._check(len(parts) == self.rounds * len(devices), "a device has no part in some round")
-        for device in devices:
-            for number, (receipt, sha256) in device.receipts.items():
-                part = parts[number, device.device_id]
-                kept = (part.receipt, part.state, part.sha256) == (receipt, AssignmentState.RECEIVED, sha256)
-                self._check(kept and sha256 in updates.names(), f"receipt {receipt} is not kept")
-                self.receipts += 1
-
-    def _check(self, holds: bool, otherwise: str) -> None:  # noqa: FBT001
-        if not holds:
-            self.problems.append(otherwise)
-
-
-def create_once(server: Server, settings: dict[str, object]) -> None:
-    """Creates the run, unless an earlier call did whose answer was lost."""
-    try:
-        client.create_run(server.control, settings)
-    except RavanError as error:
-        if "Another run is active" not in str(error):
-            raise
+            self.check(not device.refused, f"device {device.number} was refused: {device.refused}")
 
 
 def drawn(points: Sequence[str], generator: random.Random, most: int) -> list[str]:
@@ -260,19 +209,3 @@ def _say(trial: Trial) -> None:
 def _new(folder: Path) -> Path:
     folder.mkdir()
     return folder
-
-
-class Persistence:
-    """Calls a function until the server answers."""
-
-    def __init__(self, over: threading.Event) -> None:
-        self._over = over
-
-    def __call__(self, function: Callable[..., T], *arguments: object) -> T:
-        """What the function returns in the end."""
-        while True:
-            try:
-                return function(*arguments)
-            except (RavanError, OSError):
-                if self._over.wait(0.05):
-                    raise

@@ -6,7 +6,6 @@ these only have it, then each holds an upload open and sends a byte now and then
 """
 
 import asyncio
-import hashlib
 import statistics
 import time
 from collections import Counter
@@ -16,7 +15,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from benchmarks.reliability.bundle import LARGE, SMALL
-from benchmarks.reliability.devices import CAPABILITIES, Device, draw, plain_devices
+from benchmarks.reliability.devices import Device, draw, header_of, plain_devices, tasks_of
 from benchmarks.reliability.figures import Figure
 from benchmarks.reliability.held import Crowd, crowd
 from benchmarks.reliability.hosts import Server
@@ -100,7 +99,7 @@ def slow(folder: Path, count: int, rounds: int) -> Figure:
         trial = Rounds(server, devices, data)
         trial.play()  # the first one opens files and connections
         undisturbed = [trial.play() for _ in range(rounds)]
-        binding = trial.tasks()[0]
+        binding = tasks_of(devices)[0].binding
         with slow_uploads(server.address, HONEST, count, binding, largest_size(LARGE)) as still:
             disturbed = [trial.play() for _ in range(rounds)]
     ratio = statistics.median(disturbed) / statistics.median(undisturbed)
@@ -123,31 +122,18 @@ class Rounds:
         self._devices = devices
         self._data = data
 
-    def tasks(self) -> list[pb.Binding]:
-        """The bindings of all in the open round."""
-        found: dict[int, pb.Binding] = {}
-        while len(found) < len(self._devices):
-            for device in self._devices:
-                answer = device.client.check_in("honest", CAPABILITIES)
-                if answer.HasField("task"):
-                    found[device.number] = answer.task.binding
-            time.sleep(0.02)
-        return [found[device.number] for device in self._devices]
-
     def play(self) -> float:
         """Seconds from the first byte of an upload until the round is published."""
-        bindings = self.tasks()
+        tasks = tasks_of(self._devices)
         headers = [
-            pb.UploadHeader(
-                device_id=device.device_id, binding=binding, sha256=hashlib.sha256(data).hexdigest(), size=len(data)
-            )
-            for device, binding, data in zip(self._devices, bindings, self._data, strict=True)
+            header_of(device.device_id, task.binding, data)
+            for device, task, data in zip(self._devices, tasks, self._data, strict=True)
         ]
         began = time.monotonic()
         with ThreadPoolExecutor(len(headers)) as pool:
             list(pool.map(lambda i: self._devices[i].client.upload(headers[i], self._data[i]), range(len(headers))))
         with closing(open_sqlite(self._server.state)) as state:
-            while not _is_published(state, bindings[0]):
+            while not _is_published(state, tasks[0].binding):
                 time.sleep(0.005)
         return time.monotonic() - began
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -129,9 +130,26 @@ class Device:
         if hashlib.sha256(base).hexdigest() != binding.base_adapter:
             raise RavanError(f"Round {binding.round} begins with another adapter than it says.")
         data = encode(self.spec, draw(self.spec, decode(self.spec, base), self.number, binding.round))
-        sha256 = hashlib.sha256(data).hexdigest()
-        header = pb.UploadHeader(device_id=self.device_id, binding=binding, sha256=sha256, size=len(data))
-        self.receipts[binding.round] = self.client.upload(header, data), sha256
+        header = header_of(self.device_id, binding, data)
+        self.receipts[binding.round] = self.client.upload(header, data), header.sha256
+
+
+def header_of(device_id: str, binding: pb.Binding, data: bytes) -> pb.UploadHeader:
+    """What an upload of these bytes begins with."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    return pb.UploadHeader(device_id=device_id, binding=binding, sha256=sha256, size=len(data))
+
+
+def tasks_of(devices: Sequence[Device]) -> list[pb.Task]:
+    """Lets devices check in until each has a part in the open round; their tasks, in the same order."""
+    tasks: dict[str, pb.Task] = {}
+    while len(tasks) < len(devices):
+        for device in devices:
+            answer = device.client.check_in(f"device {device.number}", CAPABILITIES)
+            if answer.HasField("task"):
+                tasks[device.device_id] = answer.task
+        time.sleep(0.02)
+    return [tasks[device.device_id] for device in devices]
 
 
 def plain_devices(server: Server, spec: AdapterSpec, count: int, _: object = None) -> list[Device]:

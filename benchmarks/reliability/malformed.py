@@ -10,20 +10,26 @@ the while (``pulse.py``).
 """
 
 import asyncio
-import hashlib
 import itertools
 import random
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.reliability.bombs import BOMBS, LONG, Wire, no_http, too_long
 from benchmarks.reliability.bundle import SMALL, filler_bundle
-from benchmarks.reliability.devices import CAPABILITIES, Device, draw, enrolled_devices, expected, plain_devices
+from benchmarks.reliability.devices import (
+    Device,
+    draw,
+    enrolled_devices,
+    expected,
+    header_of,
+    plain_devices,
+    tasks_of,
+)
 from benchmarks.reliability.figures import Figure
 from benchmarks.reliability.flood import Call, Sender
 from benchmarks.reliability.hosts import Server
@@ -102,7 +108,7 @@ class Trial:
             devices = (enrolled_devices if self.secure else plain_devices)(server, SMALL, HONEST + 2, _once)
             for device in devices:
                 stack.callback(device.end)
-            tasks = _tasks(devices)
+            tasks = tasks_of(devices)
             first = bundle.path(INITIAL).read_bytes()
             _upload(devices[HONEST], tasks[HONEST], first)
             sender = Sender(devices[HONEST:], tasks[-1].binding, first, random.Random(self.seed))
@@ -214,20 +220,6 @@ def _once(function: Callable[..., object], *arguments: object) -> object:
     return function(*arguments)
 
 
-def _tasks(devices: Sequence[Device]) -> list[pb.Task]:
-    """The part of each device in the round."""
-    tasks: dict[str, pb.Task] = {}
-    while len(tasks) < len(devices):
-        for device in devices:
-            answer = device.client.check_in("one", CAPABILITIES)
-            if answer.HasField("task"):
-                tasks[device.device_id] = answer.task
-        threading.Event().wait(0.02)
-    return [tasks[device.device_id] for device in devices]
-
-
 def _upload(device: Device, task: pb.Task, base: bytes) -> None:
     data = encode(device.spec, draw(device.spec, decode(device.spec, base), device.number, task.binding.round))
-    sha256 = hashlib.sha256(data).hexdigest()
-    header = pb.UploadHeader(device_id=device.device_id, binding=task.binding, sha256=sha256, size=len(data))
-    device.client.upload(header, data)
+    device.client.upload(header_of(device.device_id, task.binding, data), data)

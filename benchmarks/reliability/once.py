@@ -15,7 +15,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from benchmarks.reliability.bundle import LARGE, SMALL, filler_bundle
-from benchmarks.reliability.devices import CAPABILITIES, QUICK, Reference, draw
+from benchmarks.reliability.devices import CAPABILITIES, QUICK, Reference, draw, header_of
 from benchmarks.reliability.figures import Figure
 from benchmarks.reliability.hosts import Server
 from benchmarks.reliability.lines import SPEED, Line, Way
@@ -109,8 +109,8 @@ def transfers(folder: Path, spec: AdapterSpec, every: int) -> Iterator[Figure]:
 
         yield _cut("the round's adapter", line.down, every, size, adapter)
         data = encode(spec, draw(spec, decode(spec, base), 0, 1))
-        sha256 = hashlib.sha256(data).hexdigest()
-        header = pb.UploadHeader(device_id=device.device_id, binding=task.binding, sha256=sha256, size=len(data))
+        header = header_of(device.device_id, task.binding, data)
+        sha256 = header.sha256
 
         def upload() -> None:
             device.upload(header, data)

@@ -4,29 +4,26 @@ Devices call any server. Each server is started again whenever it died, and the 
 asked of the database what ``crash.py`` asks of a folder.
 """
 
-import contextlib
 import random
 import threading
-import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from benchmarks.reliability.bundle import filler_bundle
-from benchmarks.reliability.crash import IN_ORDER, OPTIONS, Persistence, create_once, drawn
+from benchmarks.reliability.crash import IN_ORDER, OPTIONS, drawn
 from benchmarks.reliability.database import running_postgres
 from benchmarks.reliability.devices import QUICK, Device, expected
 from benchmarks.reliability.figures import Figure
 from benchmarks.reliability.hosts import Server
+from benchmarks.reliability.trial import KillTrial, Persistence, create_once
 from edge.fleet_client import FleetClient
 from protos.ravan.v1 import fleet_pb2 as pb
 from ravan.bundle import INITIAL, Bundle
-from ravan.errors import EnvironmentProblem
 from server.postgres import open_engine
-from server.records import AssignmentState, RoundState, RunState
+from server.records import RoundState, RunState
 from server.settings import RunOptions
 from server.sql_blobs import SqlBlobs
 from server.sql_state import SqlState
@@ -68,28 +65,16 @@ class AnyServer:
 
 
 @dataclass
-class Trial:
-    """One run over many lives of several servers.
+class Trial(KillTrial):
+    """Over many lives of several servers; a fault ends whichever server's.
 
     Attributes:
-        folder: empty.
         database: URL of an empty one.
-        faults: where lives of servers end, whichever server's.
-        rounds: of the run.
-        kills: by point, or "any moment".
         leaders: terms that began.
-        receipts: that devices held in the end.
-        problems: what is not as it must be; empty if all is well.
     """
 
-    folder: Path
-    database: str
-    faults: Sequence[str]
-    rounds: int
-    kills: Counter[str] = field(default_factory=Counter)
+    database: str = ""
     leaders: int = 0
-    receipts: int = 0
-    problems: list[str] = field(default_factory=list)
 
     def run(self) -> "Trial":
         """Plays the run to its end, and looks at what is left."""
@@ -105,7 +90,7 @@ class Trial:
         try:
             settings = {**options.model_dump(mode="json"), "bundle": str(bundle.folder)}
             Persistence(over)(create_once, servers[0], settings)
-            self._play(devices)
+            self.play(devices, MOST_SECONDS)
         finally:
             over.set()
             for keeper in keepers:
@@ -119,28 +104,7 @@ class Trial:
     def _live(self, server: Server, faults: Iterator[str], over: threading.Event) -> None:
         """Starts a server again whenever it died, until the trial is over; faults are shared among the servers."""
         while not over.is_set():
-            fault = next(faults, "")
-            server.start(fault)
-            with contextlib.suppress(EnvironmentProblem):  # it may be killed before it answers
-                server.wait()
-            end = time.monotonic() + LIFE_SECONDS
-            while server.runs and not over.is_set() and not (fault and time.monotonic() > end):
-                over.wait(0.01)
-            if server.was_killed:
-                self.kills[fault.partition(":")[0]] += 1
-            elif fault and not over.is_set():
-                self.kills["any moment"] += 1
-            server.kill()
-
-    def _play(self, devices: Sequence[Device]) -> None:
-        for device in devices:
-            device.start()
-        end = time.monotonic() + MOST_SECONDS
-        while not all(device.is_done for device in devices):
-            if time.monotonic() > end:
-                self.problems.append("the run did not finish in time")
-                return
-            time.sleep(0.02)
+            self.live(server, next(faults, ""), over, LIFE_SECONDS)
 
     def _look(self, bundle: Bundle, devices: Sequence[Device], options: RunOptions) -> None:
         """Asks the database."""
@@ -150,23 +114,14 @@ class Trial:
         with closing(SqlState(engine)) as state:
             (run,) = state.runs()
             rounds = state.rounds(run.run_id)
-            self._check(run.state is RunState.FINISHED, "the run has not finished")
-            self._check({r.state for r in rounds} == {RoundState.PUBLISHED}, "a round was not published")
-            self._check([r.adapter for r in rounds] == wanted, "a published adapter has other bits")
-            parts = {(p.round, p.device_id): p for p in state.assignments(run.run_id)}
-            self._check(len(parts) == self.rounds * len(devices), "a device has no part in some round")
-            kept = set(SqlBlobs(engine, "updates").names())
-            for device in devices:
-                for number, (receipt, sha256) in device.receipts.items():
-                    part = parts[number, device.device_id]
-                    same = (part.receipt, part.state, part.sha256) == (receipt, AssignmentState.RECEIVED, sha256)
-                    self._check(same and sha256 in kept, f"receipt {receipt} is not kept")
-                    self.receipts += 1
-                self._check(not device.refused, f"device {device.number} was refused: {device.refused}")
-
-    def _check(self, holds: bool, otherwise: str) -> None:  # noqa: FBT001
-        if not holds:
-            self.problems.append(otherwise)
+            self.check(run.state is RunState.FINISHED, "the run has not finished")
+            self.check({r.state for r in rounds} == {RoundState.PUBLISHED}, "a round was not published")
+            self.check([r.adapter for r in rounds] == wanted, "a published adapter has other bits")
+            parts = state.assignments(run.run_id)
+            self.check(len(parts) == self.rounds * len(devices), "a device has no part in some round")
+            self.check_receipts(parts, devices, set(SqlBlobs(engine, "updates").names()))
+        for device in devices:
+            self.check(not device.refused, f"device {device.number} was refused: {device.refused}")
 
 
 def figures(folder: Path) -> Iterator[Figure]:
@@ -174,7 +129,7 @@ def figures(folder: Path) -> Iterator[Figure]:
     generator = random.Random(SEED)
     faults = [fault for _ in range(KILLS) for fault in drawn([generator.choice(IN_ORDER)], generator, 2)]
     with running_postgres() as database:
-        trial = Trial(folder, database, faults, ROUNDS).run()
+        trial = Trial(folder, faults, ROUNDS, database=database).run()
     yield from outcome(trial, KILLS)
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.reliability.bundle import SMALL, filler_bundle
-from benchmarks.reliability.crash import Persistence
 from benchmarks.reliability.devices import CAPABILITIES, enrolled_devices
 from benchmarks.reliability.figures import Figure
 from benchmarks.reliability.hosts import Server
+from benchmarks.reliability.trial import Persistence
 from edge.errors import Refused
 
 DAY = 86_400.0
