@@ -13,6 +13,7 @@ from benchmarks.machine import Disturbance
 from benchmarks.works import Kind
 from ravan.bundle import Precision
 from ravan.errors import RuntimeProblem
+from ravan.processes import last_words
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -122,7 +123,6 @@ def run_json(module: str, argument: str) -> Mapping[str, Any]:
     command = [sys.executable, "-m", module, argument]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise RuntimeProblem(f"{module} failed: {re.sub(r'^ravan[.]errors[.][A-Za-z]+: ', '', last)}")
+        raise RuntimeProblem(f"{module} failed: {re.sub(r'^ravan[.]errors[.][A-Za-z]+: ', '', last_words(done))}")
     result: Mapping[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result

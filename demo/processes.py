@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ravan.errors import EnvironmentProblem, RavanError
+from ravan.processes import last_line
 
 
 @contextmanager
@@ -67,8 +68,8 @@ def wait_for(path: Path, process: subprocess.Popen[bytes], log: Path, seconds: f
     until = time.monotonic() + seconds
     while not path.exists():
         if process.poll() is not None or time.monotonic() > until:
-            last = log.read_text("utf-8", "replace").strip().splitlines()[-1:]
-            raise EnvironmentProblem(f"{log.stem} did not start ({' '.join(last)}): see {log}.")
+            last = last_line(log.read_text("utf-8", "replace"))
+            raise EnvironmentProblem(f"{log.stem} did not start ({last}): see {log}.")
         time.sleep(0.05)
 
 
@@ -80,7 +81,7 @@ def finish(command: Sequence[str]) -> None:
     """
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
     if done.returncode:
-        raise EnvironmentProblem(f"{' '.join(command[1:4])} failed: {' '.join(done.stderr.strip().splitlines()[-1:])}")
+        raise EnvironmentProblem(f"{' '.join(command[1:4])} failed: {last_line(done.stderr)}")
 
 
 def has_module(python: Path, module: str) -> bool:

@@ -15,6 +15,7 @@ from edge.training import accumulate
 from ravan.bundle import INITIAL, PREFIX, Bundle, open_bundle
 from ravan.bundle_files import ARTIFACTS
 from ravan.errors import RuntimeProblem
+from ravan.processes import last_words
 from ravan.runtime.footprint import PRESETS, full_parts
 from ravan.runtime.memory import peak_memory
 from ravan.runtime.names import HIDDEN
@@ -53,8 +54,9 @@ def measure(
     arguments = [str(bundle), str(ort_python or ""), preset, str(batch), str(length), str(steps)]
     done = subprocess.run([sys.executable, "-m", "edge.bench", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise RuntimeProblem(f"Preset {preset} could not be measured ({last}): use smaller batches or free memory.")
+        raise RuntimeProblem(
+            f"Preset {preset} could not be measured ({last_words(done)}): use smaller batches or free memory."
+        )
     found = json.loads(done.stdout)
     return Measurement(**found | {"runtime": Runtime(found["runtime"])})
 

@@ -22,6 +22,7 @@ from export.vocabulary import find_head
 from ravan.errors import ExportError
 from ravan.inputs import Loss
 from ravan.layout import Vector, tensors
+from ravan.processes import last_words
 from ravan.runtime.names import LABELS, LOGITS, TRAINABLES
 from ravan.runtime.ort_training import OrtFailure, OrtProcess
 from ravan.runtime.session import RuntimeOptions
@@ -63,8 +64,7 @@ def write_artifacts(
         command = [str(python), "-P", "-m", "export.ort_generate", str(path), str(folder)]
         done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=False)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise ExportError(f"onnxruntime-training can't make artifacts of this model ({last}): {INSTEAD}.")
+        raise ExportError(f"onnxruntime-training can't make artifacts of this model ({last_words(done)}): {INSTEAD}.")
 
 
 def verify_artifacts(folder: Path, spec: AdapterSpec, feed: Feed, exact: GraphOutputs, python: Path) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ravan.errors import EnvironmentProblem
 from ravan.faults import VARIABLE
+from ravan.processes import last_line
 from server.serving import ControlAddress, control_address
 from server.tls import Tls
 
@@ -117,7 +118,7 @@ class Server:
     @property
     def last_words(self) -> str:
         """The last line of its log."""
-        return (self.log.read_text("utf-8", "replace").strip().splitlines() or [""])[-1]
+        return last_line(self.log.read_text("utf-8", "replace"))
 
     @property
     def was_killed(self) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from ravan.bundle import INITIAL, MICRO_BATCH, PREFIX, WEIGHTS, Bundle, Manifest, Precision, open_bundle
 from ravan.errors import RuntimeProblem
 from ravan.layout import Vector
+from ravan.processes import last_words
 from ravan.runtime.examples import random_batch
 from ravan.runtime.memory import mapped_part, peak_memory
 from ravan.runtime.names import HIDDEN
@@ -81,14 +82,19 @@ def _measure(folder: Path, preset: str) -> int:
     command = [sys.executable, "-m", "ravan.runtime.footprint", str(folder), preset]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise RuntimeProblem(f"The memory of preset {preset} could not be measured ({last}): free some memory.")
+        raise RuntimeProblem(
+            f"The memory of preset {preset} could not be measured ({last_words(done)}): free some memory."
+        )
     return int(done.stdout)
 
 
 def _measure_here(bundle: Bundle, preset: Preset) -> int:
-    """A step on one full micro-batch, after one on a single row, which brings all weights that are read into memory."""
-    start, batch = _full_micro_batch(bundle, preset)
+    """A step on one full micro-batch, after one on a single row, which brings all weights that are read into memory.
+
+    The frozen prefix stays loaded meanwhile, as on a device that meets new examples.
+    """
+    prefix = _prefix(bundle, preset)
+    start, batch = _full_micro_batch(bundle, preset, prefix)
     step = TrainStep(bundle, preset.runtime)
     step(start, {name: values[:1] for name, values in batch.items()})
     step(start, batch)
@@ -99,22 +105,24 @@ def _measure_ort(bundle: Bundle, python: Path) -> int:
     """The size with onnxruntime-training, which has a process of its own."""
     preset = PRESETS["default"]
     with closing(OrtTrainStep(bundle, preset.runtime, python)) as step:
-        step(*_full_micro_batch(bundle, preset))
+        step(*_full_micro_batch(bundle, preset, _prefix(bundle, preset)))
         return step.peak_memory
 
 
-def _full_micro_batch(bundle: Bundle, preset: Preset) -> tuple[Vector, Batch]:
+def _prefix(bundle: Bundle, preset: Preset) -> Prefix | None:
+    return Prefix(bundle, preset.runtime) if PREFIX in bundle.manifest.files else None
+
+
+def _full_micro_batch(bundle: Bundle, preset: Preset, prefix: Prefix | None) -> tuple[Vector, Batch]:
     """The first round's trainables, and as much noise as is computed at a time."""
     manifest = bundle.manifest
     tokens = preset.micro_batch(bundle)
     length = min(manifest.max_length, tokens) or DEFAULT_LENGTH
     rows = max(tokens // manifest.row_tokens(length), 1)
     (batch,) = full_parts(bundle, rows, length, tokens)
-    prefix = Prefix(bundle, preset.runtime) if PREFIX in manifest.files else None
     if prefix is not None:
         batch = {**batch, HIDDEN: prefix(batch)}
-    start = decode(manifest.adapter, bundle.path(INITIAL).read_bytes()).trainables(manifest.adapter)
-    return start, batch
+    return decode(manifest.adapter, bundle.path(INITIAL).read_bytes()).trainables(manifest.adapter), batch
 
 
 if __name__ == "__main__":

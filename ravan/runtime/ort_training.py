@@ -27,6 +27,7 @@ from ravan.bundle import Bundle, Manifest
 from ravan.bundle_files import ARTIFACTS
 from ravan.errors import BundleError, DataError, EnvironmentProblem, RuntimeProblem
 from ravan.layout import Vector
+from ravan.processes import last_line
 from ravan.runtime.channel import Channel, Message
 from ravan.runtime.checks import check_batch, check_labels
 from ravan.runtime.names import GRADIENTS, IGNORED, LABELS, LOSS, TRAINABLES
@@ -68,7 +69,7 @@ def require_python(given: Path | None) -> Path:
     except (OSError, ValueError) as error:
         raise EnvironmentProblem(f"{python} can't be run ({error}): {ADVICE}.") from error
     if not found:
-        raise EnvironmentProblem(f"{python} has no onnxruntime-training ({_last_line(done.stderr)}): {ADVICE}.")
+        raise EnvironmentProblem(f"{python} has no onnxruntime-training ({last_line(done.stderr)}): {ADVICE}.")
     wanted = {"ravan-fl": ravan.__version__, "onnxruntime-training": VERSION}
     for name, version in wanted.items():
         if found.get(name) != version:
@@ -190,7 +191,7 @@ class OrtProcess:
         except subprocess.TimeoutExpired:
             return "no answer"
         self._words.seek(0)
-        words = _last_line(self._words.read().decode("utf-8", "replace"))
+        words = last_line(self._words.read().decode("utf-8", "replace"))
         ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return f"{ended}, {words}" if words else ended
 
@@ -277,7 +278,3 @@ def _problem(error: OrtFailure) -> RuntimeProblem:
     return RuntimeProblem(
         f"onnxruntime-training failed ({error}): use smaller batches, free memory, or use --runtime onnxruntime."
     )
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1]
