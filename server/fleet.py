@@ -158,8 +158,8 @@ class Fleet(rpc.FleetServicer):
         if not await self._is_counted(header.device_id, binding, header.sha256):
             run, current, part = await self._part(header.device_id, binding)
             spec, wire = (await self._coordinator.bundles.of(run)).manifest.adapter, run.options.wire
-            if not header.offset <= header.size <= largest_upload(spec, wire):
-                largest = largest_upload(spec, wire)
+            largest = largest_upload(spec, wire)
+            if not header.offset <= header.size <= largest:
                 raise TooLarge(f"An update of this run has at most {largest} bytes in {wire}: send what was trained.")
             received = part.received(header.sha256, header.size, report)
             check = partial(admit, self._storage, spec, wire, current)

@@ -50,7 +50,8 @@ class Publisher:
         bases = await asyncio.to_thread(self._bases, spec, current, rounds, parts)
         combined = await asyncio.to_thread(self._aggregate, run, spec, current, parts, bases)
         reached("updates-folded")
-        adapter, memory = await asyncio.to_thread(self._step, run, spec, current, combined, remembered)
+        base = bases[current.number]
+        adapter, memory = await asyncio.to_thread(self._step, run, spec, base, combined, remembered)
         reached("memory-stored")
         sha256 = await asyncio.to_thread(self._storage.adapters.put, encode(spec, adapter))
         reached("adapter-stored")
@@ -92,23 +93,21 @@ class Publisher:
         return run.options.rule()(spec, bases[current.number], contributions)
 
     def _step(
-        self, run: Run, spec: AdapterSpec, current: Round, combined: Update, remembered: str | None
+        self, run: Run, spec: AdapterSpec, base: Update, combined: Update, remembered: str | None
     ) -> tuple[Update, str | None]:
         """The next adapter, and the blob of what the server optimizer remembers after it."""
         before = decode_memory(spec, self._storage.optimizer.get(remembered)) if remembered else ()
         optimizer = run.options.optimizer_of_server()
-        adapter, after = optimizer.step(spec, self._base(spec, current), combined, before)
+        adapter, after = optimizer.step(spec, base, combined, before)
         return adapter, self._storage.optimizer.put(encode_memory(spec, after)) if after else None
-
-    def _base(self, spec: AdapterSpec, current: Round) -> Update:
-        return decode(spec, self._storage.adapters.get(current.base_adapter))
 
     def _bases(
         self, spec: AdapterSpec, current: Round, rounds: Sequence[Round], parts: Sequence[Assignment]
     ) -> dict[int, Update]:
         """The adapters that devices began from, by round; the round's own among them."""
         needed = {current.number, *(part.round for part in parts)}
-        return {r.number: self._base(spec, r) for r in rounds if r.number in needed}
+        adapters = self._storage.adapters
+        return {r.number: decode(spec, adapters.get(r.base_adapter)) for r in rounds if r.number in needed}
 
     def _load(
         self, run: Run, spec: AdapterSpec, current: Round, part: Assignment, bases: Mapping[int, Update]
@@ -120,6 +119,7 @@ class Publisher:
     async def _drop_old_updates(self, run: Run, number: int) -> None:
         old = number - run.options.keep_updates
         parts = await self._storage.call(self._storage.state.assignments, run.run_id)
-        counted = [part for part in parts if part.counts_in is not None and part.counts_in <= old]
-        for sha256 in {part.sha256 for part in counted if part.sha256}:
+        counted = {part.sha256 for part in parts if part.counts_in is not None and part.counts_in <= old}
+        there = await asyncio.to_thread(self._storage.updates.names)
+        for sha256 in set(there) & counted:
             await self._storage.forget_update(sha256, run.run_id, old)
