@@ -47,11 +47,16 @@ HomeOption = Annotated[Path, typer.Option(help="Folder of the device's identity.
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
+@app.callback()
+def begin() -> None:
+    """Keeps what any command logs out of what it prints."""
+    configure_logs()
+
+
 @app.command()
 @command(EdgeSettings)
 def run(settings: EdgeSettings) -> None:
     """Take part in federated runs until Ctrl-C, one device for each data file."""
-    configure_logs()
     devices = device_options(settings)
     runtimes = Runtimes.find(settings.runtime, settings.ort_training_python)
     stop = threading.Event()
@@ -99,7 +104,6 @@ def rotate(
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Replace this device's key; ravan-edge run does it by itself (--key-days)."""
-    configure_logs()
     with closing(Home(home)) as opened:
         identity = opened.identities.get(name)
         if identity is None:
@@ -142,7 +146,6 @@ def personalize(settings: PersonalizeSettings) -> None:
     """Train a global adapter on this device's data alone, and keep the result here if it is not worse."""
     from edge.personal import personalize as run_alone
 
-    configure_logs()
     with Console(stderr=True).status("starting") as status:
         found = run_alone(settings, status.update)
     print(json.dumps(found.facts(), indent=2) if settings.format is Format.JSON else found.describe())
@@ -154,7 +157,6 @@ def predict(settings: PredictSettings) -> None:
     """Ask a model with its adapter: labels and their probabilities, or how a text goes on and its perplexity."""
     from edge.predict import predict as answers
 
-    configure_logs()
     match settings.format:
         case RowFormat.JSON:
             print(json.dumps([answer.row() for answer in answers(settings)], indent=2))

@@ -50,5 +50,5 @@ def configure_logs(*first: structlog.typing.Processor, as_json: bool | None = No
             structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json),
             renderer,
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # as it is by then
     )
