@@ -188,20 +188,20 @@ def _local_run(
     home: Home,
     on_step: Callable[[str], None],
 ) -> LocalRun:
-    workshop = Workshop(settings.session, home.hidden_states, settings.cache_mb << 20)
     generator = np.random.default_rng(settings.seed)
-    batches = mini_batches(workshop.prepared(bundle, examples), plan.batch_size, tokens, generator)
-    return train_locally(
-        workshop.step(bundle),
-        bundle.manifest.adapter,
-        base,
-        batches,
-        plan,
-        settings.heads,
-        generator,
-        lambda step, loss: on_step(f"step {step} of {plan.local_steps}, loss {loss:.3f}"),
-        settings.keep,
-    )
+    with closing(Workshop(settings.session, home.hidden_states, settings.cache_mb << 20)) as workshop:
+        batches = mini_batches(workshop.prepared(bundle, examples), plan.batch_size, tokens, generator)
+        return train_locally(
+            workshop.step(bundle),
+            bundle.manifest.adapter,
+            base,
+            batches,
+            plan,
+            settings.heads,
+            generator,
+            lambda step, loss: on_step(f"step {step} of {plan.local_steps}, loss {loss:.3f}"),
+            settings.keep,
+        )
 
 
 def _plan(settings: PersonalizeSettings, examples: int) -> TrainingPlan:

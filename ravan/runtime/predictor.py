@@ -10,7 +10,7 @@ from ravan.bundle import EVAL, Bundle
 from ravan.errors import BundleError
 from ravan.layout import Vector
 from ravan.runtime.names import FOLLOWING, IGNORED, LABELS, LOGITS, LOSS, TRAINABLES, WEIGHT
-from ravan.runtime.session import Batch, RuntimeOptions, open_session
+from ravan.runtime.session import Batch, RuntimeOptions, open_graph
 
 Logits = NDArray[np.float32]
 
@@ -20,7 +20,7 @@ class Predictor:
 
     def __init__(self, bundle: Bundle, trainables: Vector, options: RuntimeOptions | None = None) -> None:
         self._bundle, self._trainables = bundle, trainables
-        self._session = open_session(bundle.path(EVAL), options)
+        self._session = open_graph(bundle, EVAL, options)
 
     def logits(self, inputs: Batch) -> Logits:
         """Of a batch: [batch, classes], per token [batch, length, classes], or as a module of a user's own gives them.

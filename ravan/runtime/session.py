@@ -78,7 +78,13 @@ def require_runtime(manifest: Manifest) -> None:
     require_onnxruntime(manifest.needs, ort.__version__)
 
 
-def _graph(bundle: Bundle, name: str, options: RuntimeOptions | None) -> Session:
+def open_graph(bundle: Bundle, name: str, options: RuntimeOptions | None) -> Session:
+    """A session of one of a bundle's graphs.
+
+    Raises:
+        EnvironmentProblem: the bundle needs a newer onnxruntime.
+        BundleError: onnxruntime refuses the graph.
+    """
     require_runtime(bundle.manifest)
     return open_session(bundle.path(name), options)
 
@@ -136,7 +142,7 @@ class TrainStep:
 
     def __init__(self, bundle: Bundle, options: RuntimeOptions | None = None) -> None:
         self._manifest = bundle.manifest
-        self._session = _graph(bundle, TRAIN, options)
+        self._session = open_graph(bundle, TRAIN, options)
 
     def __call__(self, trainables: Vector, batch: Batch) -> StepResult:
         """One forward and backward pass; ``trainables`` and the gradients are flat, in the spec's order.
@@ -164,7 +170,7 @@ class Prefix:
 
     def __init__(self, bundle: Bundle, options: RuntimeOptions | None = None) -> None:
         self._manifest = bundle.manifest
-        self._session = _graph(bundle, PREFIX, options)
+        self._session = open_graph(bundle, PREFIX, options)
 
     def __call__(self, batch: Batch) -> NDArray[np.float32]:
         """Hidden states [batch, length, width].
@@ -204,7 +210,7 @@ class Evaluator:
 
     def __init__(self, bundle: Bundle, options: RuntimeOptions | None = None) -> None:
         self._manifest = bundle.manifest
-        self._session = _graph(bundle, EVAL, options)
+        self._session = open_graph(bundle, EVAL, options)
 
     def evaluate(self, trainables: Vector, batches: Iterable[Batch]) -> Evaluation:
         """Mean loss over all labels of the batches, and accuracy over them or, see ``by_example``, over examples.
