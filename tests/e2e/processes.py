@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT
 
+FAST = {"poll_min": 0.05, "poll_max": 0.1, "batch_size": 8}
+"""Options of runs that should take no longer than they must."""
 EDGE_PYTHON = Path(os.environ.get("RAVAN_TEST_EDGE_PYTHON", ROOT / ".venv-edge/bin/python"))
 
 
@@ -40,6 +43,13 @@ def until(condition: Callable[[], object], what: str, seconds: float = 60) -> No
         if time.monotonic() > end:
             pytest.fail(f"waited {seconds:.0f} s for {what}")
         time.sleep(0.02)
+
+
+def run_of(fleet: "Fleet") -> dict[str, Any]:
+    """The newest run, as the server tells of it."""
+    runs: Any = fleet.status()["runs"]
+    found: dict[str, Any] = runs[0]
+    return found
 
 
 @dataclass

@@ -1,12 +1,9 @@
 """Federations for modules of a user's own: data in NPZ files, and read by a class of the device's own."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from ravan.bundle import Bundle
 from tests.conftest import ROOT
@@ -15,13 +12,6 @@ from tests.e2e.processes import Fleet
 from tests.walks import write_seed
 
 QUICK = {"batch_size": 16, "learning_rate": 0.02, "saved_learning_rate": 0.02, "poll_min": 0.05, "poll_max": 0.1}
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    running = Fleet(tmp_path)
-    yield running
-    running.end()
 
 
 def test_two_devices_with_windows_raise_the_accuracy(fleet: Fleet, window_bundle: Bundle) -> None:

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,7 @@ import pytest
 from ravan.bundle import open_bundle
 from server.sql_state import open_sqlite
 from tests.conftest import sentences, write_rows
-from tests.e2e.processes import Fleet, edge_python, until
-
-FAST = {"poll_min": 0.05, "poll_max": 0.1, "batch_size": 8}
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    running = Fleet(tmp_path)
-    yield running
-    running.end()
+from tests.e2e.processes import FAST, Fleet, edge_python, until
 
 
 @pytest.fixture

@@ -1,21 +1,10 @@
 """A whole federation for images: one device has an NPZ file, the other a folder of image files, and neither torch."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from ravan.bundle import Bundle
 from tests.e2e.processes import Fleet
 from tests.images import drawings, write_folder, write_npz
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    running = Fleet(tmp_path)
-    yield running
-    running.end()
 
 
 def test_devices_with_files_and_folders_of_images_raise_the_accuracy(

@@ -1,29 +1,10 @@
 """A language model and a frozen prefix in a federation of real processes, the devices without torch."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from ravan.bundle import Bundle
 from tests.conftest import sentences, write_rows
-from tests.e2e.processes import Fleet
-
-FAST = {"poll_min": 0.05, "poll_max": 0.1, "batch_size": 8}
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    running = Fleet(tmp_path)
-    yield running
-    running.end()
-
-
-def run_of(fleet: Fleet) -> dict[str, Any]:
-    runs: Any = fleet.status()["runs"]
-    found: dict[str, Any] = runs[0]
-    return found
+from tests.e2e.processes import FAST, Fleet, run_of
 
 
 def test_plain_text_lowers_the_perplexity(lm_bundle: Bundle, fleet: Fleet, tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """T5 in a federation of real processes: it classifies by writing the label's name, and the merged model does too."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,22 +9,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from export.merge import merge_bundle
 from ravan.bundle import Bundle
 from tests.conftest import sentences, write_rows
-from tests.e2e.processes import Fleet
-
-FAST = {"poll_min": 0.05, "poll_max": 0.1, "batch_size": 8}
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    running = Fleet(tmp_path)
-    yield running
-    running.end()
-
-
-def run_of(fleet: Fleet) -> dict[str, Any]:
-    runs: Any = fleet.status()["runs"]
-    found: dict[str, Any] = runs[0]
-    return found
+from tests.e2e.processes import FAST, Fleet, run_of
 
 
 def written(model: Path, texts: list[str]) -> list[str]:
