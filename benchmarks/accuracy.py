@@ -179,9 +179,9 @@ def _same(update: Update) -> Update:
     return update
 
 
-def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def parse(description: str | None = __doc__) -> argparse.Namespace:
+    """The command line: seeds and rounds."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=10)
     return parser.parse_args()

@@ -7,7 +7,6 @@ what the coding leaves out kept for each device. A seed's formats share bundle, 
 Writes benchmarks/results/wire.json and BENCHMARKS.md.
 """
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -16,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.accuracy import ROOT, Variant, export, play, read
+from benchmarks.accuracy import ROOT, Variant, export, parse, play, read
 from benchmarks.report import write_section
 from demo.data import newsgroups
 from ravan.bundle import Precision
@@ -62,7 +61,7 @@ class Line:
 
 def main() -> None:
     """Runs every format with every seed and writes the comparison."""
-    arguments = parse()
+    arguments = parse(__doc__)
     outcomes: list[Outcome] = []
     for seed in range(arguments.seeds):
         for outcome in federate(seed, arguments.rounds):
@@ -109,14 +108,6 @@ def lines(outcomes: Sequence[Outcome], rounds: int) -> Iterator[str]:
 def by_seed(outcomes: Sequence[Outcome], wire: WireFormat) -> dict[int, Outcome]:
     """The outcomes of one format."""
     return {outcome.seed: outcome for outcome in outcomes if outcome.wire is wire}
-
-
-def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=10)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":
