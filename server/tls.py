@@ -106,7 +106,8 @@ def server_credentials(tls: Tls, now: Callable[[], float] = time.time) -> grpc.S
         EnvironmentProblem: they are missing, or do not belong together.
     """
     current = _Certificate(tls, now)
-    return grpc.dynamic_ssl_server_credentials(current.configuration, current.renewed)
+    renewed = current.renewed  # may give None, which the stubs leave out
+    return grpc.dynamic_ssl_server_credentials(current.configuration, renewed)  # type: ignore[arg-type]
 
 
 class _Certificate:
@@ -118,16 +119,22 @@ class _Certificate:
         self._changed = self._stamp()
         self.configuration = self._load()
 
-    def renewed(self) -> grpc.ServerCertificateConfiguration:
-        """What gRPC asks for at every new connection."""
+    def renewed(self) -> grpc.ServerCertificateConfiguration | None:
+        """What gRPC asks for at every new connection; None for no change.
+
+        To give it the same pair again would make it a TLS context for every connection, strangers' included, and
+        grpcio 1.80 frees the one before while handshakes still use it.
+        """
         try:
             stamp = self._stamp()
-            if stamp != self._changed:
-                self.configuration, self._changed = self._load(), stamp
-                log.info("certificate read again", certificate=str(self._tls.certificate))
+            if stamp == self._changed:
+                return None
+            configuration, self._changed = self._load(), stamp
         except EnvironmentProblem as error:
             log.warning("certificate kept", reason=str(error))
-        return self.configuration
+            return None
+        log.info("certificate read again", certificate=str(self._tls.certificate))
+        return configuration
 
     def _stamp(self) -> tuple[int, ...]:
         try:
