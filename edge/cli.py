@@ -34,6 +34,7 @@ from ravan.cli.output import Format, RowFormat
 from ravan.cli.settings import command
 from ravan.errors import RavanError, SettingsError
 from ravan.rpc.address import is_local, read_authority
+from ravan.rpc.keys import read_public
 from ravan.runtime.dataset import find_dataset
 from ravan.runtime.footprint import PRESETS
 from ravan.runtime.session import require_runtime
@@ -82,6 +83,9 @@ def enroll(
     ca: Annotated[
         Path | None, typer.Option(help="The operator's ca.pem; public authorities are trusted by default.")
     ] = None,
+    operator: Annotated[
+        Path | None, typer.Option(help="The operator's operator.pub; what the server says is trusted by default.")
+    ] = None,
     name: Annotated[
         list[str] | None, typer.Option(help="Name of a device, with a token for each; not needed for one.")
     ] = None,
@@ -91,10 +95,10 @@ def enroll(
     names = name or [""]
     if len(names) != len(token):
         raise SettingsError(f"{len(token)} tokens for {len(names)} devices: give a --token for each --name.")
-    trusted = None if ca is None else read_authority(ca)
+    trusted, expected = (None if ca is None else read_authority(ca)), read_public(operator) if operator else ""
     with closing(Home(home)) as opened:
         for each, its_token in zip(names, token, strict=True):
-            identity = enroll_device(opened.identities, each, server, trusted, its_token)
+            identity = enroll_device(opened.identities, each, server, trusted, its_token, expected)
             print(identity.device_id)
 
 

@@ -19,6 +19,7 @@ from edge.held_out import split
 from edge.home import Home
 from edge.progress import Progress
 from edge.training import LocalRun, mini_batches, run_generator, train_locally
+from edge.vouched import require_signed_bundle
 from edge.workshop import Workshop
 from protos.ravan.v1 import fleet_pb2 as pb
 from ravan.bundle import Bundle
@@ -127,6 +128,7 @@ class Device:
             TaskFailed: anything else; it is logged, and the server knows if it can.
         """
         try:
+            require_signed_bundle(self._client.identity, task)
             wanted = self._workshop.runtimes.optional_files
             bundle = self._home.bundle(self._client, task.binding.bundle_id, wanted)
             plan = plan_from_proto(task.plan)

@@ -1,6 +1,8 @@
 """Becoming known to a server, and changing the key it knows."""
 
+import re
 import time
+from dataclasses import replace
 
 import grpc
 import structlog
@@ -12,6 +14,7 @@ from protos.ravan.v1 import enrollment_pb2 as pb
 from protos.ravan.v1 import enrollment_pb2_grpc as rpc
 from ravan.errors import NotTrusted, Unreachable
 from ravan.rpc.address import tls_problem
+from ravan.rpc.keys import PUBLIC
 from ravan.rpc.refusal import code_of, sentence_of, status_of
 from ravan.rpc.signing import Signing, signed_channel
 from ravan.rpc.transfer import CHANNEL_OPTIONS
@@ -22,10 +25,11 @@ DAY = 86_400.0  # seconds
 TRUST = "give --ca the ca.pem that the operator has"
 
 
-def enroll(identities: Identities, name: str, server: str, ca: str | None, token: str) -> Identity:
+def enroll(identities: Identities, name: str, server: str, ca: str | None, token: str, operator: str = "") -> Identity:
     """Trades a token for a place among the server's devices, with a key made here.
 
-    A lost answer is asked for again by calling again: the same key and token get the same answer.
+    A lost answer is asked for again by calling again: the same key and token get the same answer. Whose bundles the
+    device loads is the ``operator``'s public key (hex), or what the server says of it this once.
 
     Raises:
         NotTrusted, Unreachable: the server is not the right one, or does not answer.
@@ -38,7 +42,7 @@ def enroll(identities: Identities, name: str, server: str, ca: str | None, token
     try:
         request = pb.EnrollRequest(token=token, public_key=fresh.public_key, name=name)
         with signed_channel(server, ca, Signing(fresh.key), CHANNEL_OPTIONS) as channel:
-            rpc.EnrollmentStub(channel).Enroll(request, timeout=CALL_SECONDS)
+            answer = rpc.EnrollmentStub(channel).Enroll(request, timeout=CALL_SECONDS)
     except grpc.RpcError as error:
         if code_of(error):
             identities.drop(fresh, ENROLLING)
@@ -51,8 +55,12 @@ def enroll(identities: Identities, name: str, server: str, ca: str | None, token
         raise Unreachable(
             f"No server answers at {server} ({status_of(error).name.lower()}): check the address and try again."
         ) from error
-    identities.settle(fresh, ENROLLING)
-    return fresh
+    known = replace(fresh, operator=operator or answer.operator_key)
+    if answer.operator_key != known.operator or not re.fullmatch(PUBLIC, known.operator):
+        raise NotTrusted("The server names another operator's key than the one expected: ask the operator which holds.")
+    identities.keep(known, ENROLLING)
+    identities.settle(known, ENROLLING)
+    return known
 
 
 def rotate(identities: Identities, client: FleetClient) -> None:

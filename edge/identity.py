@@ -14,6 +14,7 @@ from ravan.rpc.keys import PrivateKey, device_id_of, from_pem, new_key, public_h
 SECRET = 0o600
 ENROLLED, ENROLLING, ROTATING = ".json", ".enrolling", ".rotating"
 """What a device uses; what a server may know already, if only its answer was lost."""
+KEPT = ("name", "server", "ca", "device_id", "made_at", "operator")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Identity:
         device_id: 32 hexadecimal digits.
         key: never leaves this machine.
         made_at: when the key was made, Unix time.
+        operator: public key, hex, of the operator, whose bundles it loads; empty until the server or the owner tells.
     """
 
     name: str
@@ -35,12 +37,13 @@ class Identity:
     device_id: str
     key: PrivateKey = field(repr=False)
     made_at: float
+    operator: str
 
     @classmethod
-    def new(cls, name: str, server: str, ca: str | None, now: float) -> "Identity":
+    def new(cls, name: str, server: str, ca: str | None, now: float, operator: str = "") -> "Identity":
         """One with a key of its own, to enroll with."""
         key = new_key()
-        return cls(name, server, ca, device_id_of(public_hex(key)), key, now)
+        return cls(name, server, ca, device_id_of(public_hex(key)), key, now, operator)
 
     def rotated(self, now: float) -> "Identity":
         """The same device with a new key."""
@@ -84,7 +87,7 @@ class Identities:
 
     def keep(self, identity: Identity, step: str) -> None:
         """Writes an identity, durably, before the server hears of it."""
-        fields = {name: getattr(identity, name) for name in ("name", "server", "ca", "device_id", "made_at")}
+        fields = {name: getattr(identity, name) for name in KEPT}
         text = json.dumps({**fields, "key": to_pem(identity.key)}, indent=1)
         write_atomically(self.path(identity.name, step), text.encode(), SECRET)
 

@@ -43,6 +43,7 @@ from ravan.layout import saved_view, tensors
 from ravan.needs import Needs
 from ravan.runtime import ort_training
 from ravan.runtime.footprint import footprint
+from ravan.runtime.operators import check_graphs
 from ravan.spec import AdapterSpec, Init
 from ravan.torch import inject, make_spec, named_trainables, read_trainables
 from ravan.update import Update, encode
@@ -100,6 +101,7 @@ def export_bundle(
     Raises:
         ExportError: the model can't be loaded or exported, or its graphs differ from torch.
         TargetError: a pattern matches nothing.
+        BundleError: the graphs have operators that devices do not run.
         EnvironmentProblem: ``out`` exists.
     """
     with quiet_transformers(), without_fast_paths(), new_folder(out) as folder:
@@ -134,6 +136,7 @@ def _write(recipe: Recipe, options: ExportOptions, folder: Path, name: str, prog
         micro_batch=measured.micro_batch,
         **recipe.settings,
     )
+    check_graphs(Bundle(folder, manifest), manifest.files)
     (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
     manifest = replace(manifest, memory=footprint(folder, options.ort_python))
     (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")

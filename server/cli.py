@@ -84,6 +84,17 @@ def create(settings: CreateSettings) -> None:
 
 
 @app.command()
+def sign(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.")],
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Sign a bundle with the operator's key; create does it by itself where the key and the bundle both are."""
+    from server.signatures import sign_folder
+
+    console.print(str(sign_folder(bundle, Tls.of(Place.of(state).folder).operator())), soft_wrap=True, markup=False)
+
+
+@app.command()
 def status(state: StateOption = DEFAULT_STATE, control: ControlOption = "", output: FormatOption = Format.TEXT) -> None:
     """Show runs, rounds, devices, and how often which calls were refused."""
     runs, devices, refused = client.overview(control_address(Place.of(state).folder, control), Place.of(state))

@@ -18,6 +18,7 @@ from server.place import Place
 from server.postgres import open_engine
 from server.report import report_devices, report_run
 from server.serving import ControlAddress
+from server.signatures import signature_of
 from server.sql_state import DATABASE, SqlState, open_sqlite
 
 CALL_SECONDS = 60.0
@@ -48,9 +49,11 @@ def _channel(address: ControlAddress) -> grpc.Channel:
 
 
 def create_run(address: ControlAddress, settings: dict[str, Any]) -> pb.Run:
-    """Starts a run."""
+    """Starts a run, its bundle signed here if the operator's key and the bundle are."""
+    signature = signature_of(address.tls, settings.get("bundle"))
     with control(address) as stub:
-        return stub.CreateRun(pb.CreateRunRequest(settings_json=json.dumps(settings)), timeout=CREATE_SECONDS).run
+        request = pb.CreateRunRequest(settings_json=json.dumps(settings), bundle_signature=signature)
+        return stub.CreateRun(request, timeout=CREATE_SECONDS).run
 
 
 def set_state(address: ControlAddress, run_id: str, state: pb.RunState) -> pb.Run:

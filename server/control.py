@@ -37,11 +37,13 @@ class Control(rpc.ControlServicer):
         storage: Storage,
         coordinator: Coordinator,
         refused: Counter[str],
+        operator: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._storage = storage
         self._coordinator = coordinator
         self.refused = refused
+        self._operator = operator
         self._clock = clock
 
     @guarded
@@ -53,7 +55,7 @@ class Control(rpc.ControlServicer):
             raise SettingsError(f"The run's settings are not JSON ({error}): use ravan-server create.") from error
         if not isinstance(given, dict):
             raise SettingsError("The run's settings are not a JSON object: use ravan-server create.")
-        run = await self._coordinator.create_run(validate(RunSettings, given))
+        run = await self._coordinator.create_run(validate(RunSettings, given), request.bundle_signature, self._operator)
         return pb.CreateRunResponse(run=await self._report(run.run_id))
 
     @guarded

@@ -11,21 +11,24 @@ import structlog
 from protos.ravan.v1 import enrollment_pb2 as pb
 from protos.ravan.v1 import enrollment_pb2_grpc as rpc
 from ravan.faults import reached
-from ravan.rpc.keys import device_id_of
+from ravan.rpc.keys import PUBLIC, device_id_of
 from server.errors import BadRequest
 from server.guard import Context, guarded, printable
 from server.records import Holder
 from server.storage import Storage
 
 log = structlog.get_logger()
-_PUBLIC_KEY = re.compile(r"[0-9a-f]{64}")
+_PUBLIC_KEY = re.compile(PUBLIC)
 
 
 class Enrollment(rpc.EnrollmentServicer):
     """Trades tokens for places among the devices; who calls is checked before, see ``server/gate.py``."""
 
-    def __init__(self, storage: Storage, refused: Counter[str], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, storage: Storage, refused: Counter[str], operator: str, clock: Callable[[], float] = time.time
+    ) -> None:
         self.refused = refused
+        self._operator = operator
         self._storage = storage
         self._clock = clock
 
@@ -37,7 +40,7 @@ class Enrollment(rpc.EnrollmentServicer):
         await self._storage.call(self._storage.state.enroll, hash_of(request.token), holder)
         reached("token-used")
         log.info("device enrolled", device=holder.device_id[:8], name=holder.name)
-        return pb.EnrollResponse(device_id=holder.device_id)
+        return pb.EnrollResponse(device_id=holder.device_id, operator_key=self._operator)
 
     @guarded
     async def RotateKey(self, request: pb.RotateKeyRequest, context: Context) -> pb.RotateKeyResponse:

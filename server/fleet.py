@@ -204,6 +204,7 @@ class Fleet(rpc.FleetServicer):
             adapter_size=await asyncio.to_thread(self._storage.adapters.size, current.base_adapter),
             plan=plan_to_proto(run.options.plan(current.number)),
             deadline_seconds=max((current.deadline or 0) - self._clock(), 0),
+            bundle_signature=run.bundle_signature or "",
         )
 
     async def _part(self, device_id: str, binding: pb.Binding) -> tuple[Run, Round, Assignment]:

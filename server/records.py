@@ -56,6 +56,7 @@ class Run:
     adapter: str
     created_at: float
     initial: Evaluation | None = None
+    bundle_signature: str | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from server.evaluation import Examiner, with_metric
 from server.exports import Exports
 from server.records import RoundState, Run, RunState
 from server.settings import RunSettings
+from server.signatures import require_signature
 from server.storage import Storage
 
 log = structlog.get_logger()
@@ -36,11 +37,16 @@ class Runs:
         self._called = False
         self._wake = asyncio.Event()
 
-    async def create_run(self, settings: RunSettings) -> Run:
+    async def create_run(self, settings: RunSettings, signature: str = "", operator: str | None = None) -> Run:
         """Starts a run from its settings.
 
+        Args:
+            settings: of the run.
+            signature: of its bundle; by default the one in the bundle's folder.
+            operator: public key (hex) that devices trust; None where there are no keys.
+
         Raises:
-            BundleError: the bundle is damaged.
+            BundleError: the bundle is damaged, or not signed by the operator's key.
             DataError: the held-out examples can't be read.
             WrongState: another run is active.
         """
@@ -48,12 +54,14 @@ class Runs:
             raise WrongState("Another run is active: let it finish or stop it first.")
         bundle = await self.bundles.take(settings.bundle)
         reached("bundle-opened")
+        bundle_id = bundle.manifest.bundle_id
+        signed = require_signature(settings.bundle, bundle_id, signature, operator) if operator else None
         initial = bundle.path(INITIAL).read_bytes()
         decode(bundle.manifest.adapter, initial)
         run = Run(
             run_id=secrets.token_hex(6),
             state=RunState.ACTIVE,
-            bundle_id=bundle.manifest.bundle_id,
+            bundle_id=bundle_id,
             bundle_folder=str(bundle.folder),
             model=bundle.manifest.model,
             trainable_parameters=bundle.manifest.adapter.size,
@@ -61,6 +69,7 @@ class Runs:
             options=with_metric(settings.options, bundle),
             adapter=await asyncio.to_thread(self._storage.adapters.put, initial),
             created_at=self._clock(),
+            bundle_signature=signed,
         )
         reached("initial-stored")
         await self._examiner.load(run)

@@ -76,17 +76,18 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Serving]:
         EnvironmentProblem: the state folder, the certificate or an address can't be used.
     """
     credentials, operator = _credentials(settings), control_address(settings.place.folder, settings.control)
+    holder = None if settings.insecure else operator.tls.operator_holder()
     storage = open_storage(settings)
     try:
         refused: Counter[str] = Counter()
         coordinator = Coordinator(storage, RuntimeOptions(threads=settings.threads))
         checks = health.aio.HealthServicer()
         before_devices, before_operator = _gates(settings, storage, operator, refused)
-        devices = _for_devices(storage, coordinator, checks, before_devices, refused)
+        devices = _for_devices(storage, coordinator, checks, before_devices, refused, holder)
         operators = grpc.aio.server(
             interceptors=before_operator or [Opening(refused)], options=[*OPERATOR_OPTIONS, NOT_SHARED]
         )
-        control_pb2_grpc.add_ControlServicer_to_server(Control(storage, coordinator, refused), operators)
+        control_pb2_grpc.add_ControlServicer_to_server(Control(storage, coordinator, refused, holder), operators)
         port = _listen(devices, settings.listen, credentials)
         control_port = _listen(
             operators, operator.target, server_credentials(operator.tls) if before_operator else None
@@ -133,16 +134,17 @@ def _for_devices(
     checks: health.aio.HealthServicer,
     gates: Sequence[Gate],
     refused: Counter[str],
+    operator: str | None,
 ) -> grpc.aio.Server:
-    """Fleet and Enrollment behind a gate; without one Fleet alone."""
+    """Fleet, and Enrollment where there is an operator's key to tell of."""
     server = grpc.aio.server(
         interceptors=gates or [Opening(refused)],
         options=[*CHANNEL_OPTIONS, STREAMS, NOT_SHARED],
         maximum_concurrent_rpcs=MOST_CALLS,
     )
     fleet_pb2_grpc.add_FleetServicer_to_server(Fleet(storage, coordinator, refused), server)
-    if gates:
-        enrollment_pb2_grpc.add_EnrollmentServicer_to_server(Enrollment(storage, refused), server)
+    if operator:
+        enrollment_pb2_grpc.add_EnrollmentServicer_to_server(Enrollment(storage, refused, operator), server)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     return server
 

@@ -39,6 +39,7 @@ runs = Table(
     Column("adapter", String(64), nullable=False),
     Column("created_at", Float, nullable=False),
     *_evaluation(),
+    Column("bundle_signature", String(128)),
 )
 
 rounds = Table(

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from ravan.errors import EnvironmentProblem
-from ravan.rpc.keys import PrivateKey, from_pem
+from ravan.rpc.keys import PrivateKey, from_pem, read_public
 
 log = structlog.get_logger()
 WARN_DAYS = 30
@@ -94,9 +94,9 @@ class Tls:
         """
         if not self.operator_public.is_file():
             raise EnvironmentProblem(
-                f"{self.operator_public} does not exist, so nobody could use --control: run ravan-server init first."
+                f"{self.operator_public} does not exist, which devices and operators need: run ravan-server init first."
             )
-        return self.operator_public.read_text("ascii").strip()
+        return read_public(self.operator_public)
 
 
 def server_credentials(tls: Tls, now: Callable[[], float] = time.time) -> grpc.ServerCredentials:

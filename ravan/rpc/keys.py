@@ -1,6 +1,8 @@
 """Ed25519 keys (RFC 8032): made where they are used, kept as PEM, known by their public half in hex."""
 
 import hashlib
+import re
+from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -12,7 +14,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from ravan.errors import SettingsError
+
 PrivateKey = Ed25519PrivateKey
+PUBLIC = "[0-9a-f]{64}"
+"""A public half in hex."""
 
 
 def new_key() -> PrivateKey:
@@ -40,6 +46,21 @@ def from_pem(pem: str) -> PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise ValueError("not an Ed25519 key")
     return key
+
+
+def read_public(path: Path) -> str:
+    """The public half (hex) that a file holds.
+
+    Raises:
+        SettingsError: it holds none.
+    """
+    try:
+        text = path.read_text("ascii", "replace").strip()
+    except OSError as error:
+        raise SettingsError(f"{path} can't be read ({error.strerror}): give a file like operator.pub.") from error
+    if not re.fullmatch(PUBLIC, text):
+        raise SettingsError(f"{path} holds no public key: give a file like operator.pub, 64 hexadecimal digits.")
+    return text
 
 
 def is_signed_by(public: str, signature: str, text: str) -> bool:

@@ -31,6 +31,7 @@ from ravan.processes import last_line
 from ravan.runtime.channel import Channel, Message
 from ravan.runtime.checks import check_batch, check_labels
 from ravan.runtime.names import GRADIENTS, IGNORED, LABELS, LOSS, TRAINABLES
+from ravan.runtime.operators import check_graphs
 from ravan.runtime.session import Batch, RuntimeOptions, StepResult
 from ravan.spec import AdapterSpec
 
@@ -200,12 +201,13 @@ class OrtTrainStep:
     """The artifacts' training step, as ``TrainStep`` is train.onnx's; after a crash the next call starts anew.
 
     Raises:
-        BundleError: the bundle has no artifacts.
+        BundleError: the bundle has no artifacts, or operators in them that no bundle may have.
         RuntimeProblem: the runtime can't be started, or refuses them.
     """
 
     def __init__(self, bundle: Bundle, options: RuntimeOptions, python: Path) -> None:
         require_artifacts(bundle)
+        check_graphs(bundle, ARTIFACTS)
         self._bundle, self._options, self._python = bundle, options, python
         self._process: OrtProcess | None = None
         self._running()

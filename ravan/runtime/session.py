@@ -18,6 +18,7 @@ from ravan.layout import Vector
 from ravan.needs import require_onnxruntime
 from ravan.runtime.checks import Arrays, check_batch, check_labels
 from ravan.runtime.names import CORRECT, EXACT, GRADIENTS, HIDDEN, LABELS, LOSS, TRAINABLES, WEIGHT
+from ravan.runtime.operators import check_graphs
 
 Batch = Arrays
 
@@ -79,13 +80,14 @@ def require_runtime(manifest: Manifest) -> None:
 
 
 def open_graph(bundle: Bundle, name: str, options: RuntimeOptions | None) -> Session:
-    """A session of one of a bundle's graphs.
+    """A session of one of a bundle's graphs, once it is known what is in it.
 
     Raises:
         EnvironmentProblem: the bundle needs a newer onnxruntime.
-        BundleError: onnxruntime refuses the graph.
+        BundleError: the graph has operators that no bundle may have, or onnxruntime refuses it.
     """
     require_runtime(bundle.manifest)
+    check_graphs(bundle, [name])
     return open_session(bundle.path(name), options)
 
 

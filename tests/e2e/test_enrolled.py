@@ -1,6 +1,8 @@
 """Whole federations over TLS: init, serve, token, enroll, run, revoke, as operator and owners type them."""
 
 import json
+import shutil
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -9,7 +11,12 @@ from typing import Any
 
 import pytest
 
-from server.sql_state import open_sqlite
+from ravan.bundle import open_bundle
+from ravan.rpc.keys import new_key, public_hex
+from ravan.rpc.vouching import sign_bundle
+from server.signatures import sign_folder
+from server.sql_state import DATABASE, open_sqlite
+from server.tls import Tls
 from tests.conftest import sentences, write_rows
 from tests.e2e.processes import Fleet, until
 
@@ -29,6 +36,11 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 @pytest.fixture
 def shards(tmp_path: Path) -> list[Path]:
     return [write_rows(tmp_path / f"shard-{number}.jsonl", sentences(30, number)) for number in range(3)]
+
+
+def failures(fleet: Fleet) -> list[str]:
+    status: Any = fleet.status()
+    return [device["failure"] for device in status["devices"]]
 
 
 def tokens(fleet: Fleet, count: int) -> list[str]:
@@ -112,3 +124,52 @@ def test_what_an_owner_can_do_wrong_is_one_sentence(fleet: Fleet, shards: list[P
     listed = json.loads(fleet.run("ravan-server", "devices", "list", "--format", "json").stdout)
     assert listed["refused"] == {"used-token": 1, "wrong-token": 1}
     assert [device["last_seen"] for device in listed["devices"]] == [0.0]
+
+
+def test_no_device_loads_a_bundle_that_the_operators_key_did_not_sign(
+    fleet: Fleet, shards: list[Path], bundle_folder: Path
+) -> None:
+    fleet.serve()
+    fleet.create(bundle_folder, rounds=1, local_steps=5, **{**FAST, "clients_per_round": 1, "min_devices": 1})
+    with closing(sqlite3.connect(fleet.state / DATABASE)) as db, db:  # as one would who has the server, but not the key
+        db.execute(
+            "UPDATE runs SET bundle_signature = ?",
+            [sign_bundle(new_key(), open_bundle(bundle_folder).manifest.bundle_id)],
+        )
+    fleet.enroll("one", *tokens(fleet, 1))
+    fleet.device("one", shards[0])
+    until(lambda: "did not sign bundle" in fleet.log("one"), "the device to refuse")
+    assert "fetching bundle" not in fleet.log("one")
+    assert list((fleet.folder / "one" / "bundles").iterdir()) == []
+    until(lambda: failures(fleet) == ["bad-bundle: The device's own log says why."], "the server to be told")
+
+
+def test_a_key_kept_elsewhere_signs_elsewhere(fleet: Fleet, bundle_folder: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(bundle_folder, tmp_path / "bundle")
+    elsewhere = shutil.copytree(fleet.state, tmp_path / "elsewhere")
+    (fleet.state / "tls" / "operator.key").unlink()
+    fleet.serve()
+    create = ("ravan-server", "create", "--bundle", str(bundle), "--rounds", "1")
+    refused = fleet.run(*create)
+    assert refused.returncode != 0
+    assert refused.stderr.strip().splitlines()[-1] == (
+        f"error: The signature of {bundle} is missing, so that no device would load it: run ravan-server sign {bundle} "
+        "where operator.key is, and create the run again."
+    )
+    sign_folder(bundle, Tls.of(elsewhere).operator())
+    assert fleet.run(*create).returncode == 0
+
+
+def test_a_device_that_knows_the_operators_key_enrolls_with_no_server_of_another(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.serve()
+    other = tmp_path / "other.pub"
+    other.write_text(public_hex(new_key()))
+    (token,) = tokens(fleet, 1)
+    where = ("--server", f"127.0.0.1:{fleet.port}", "--ca", "server/tls/ca.pem", "--home", "one", "--token", token)
+    refused = fleet.run("ravan-edge", "enroll", *where, "--operator", str(other))
+    assert refused.returncode != 0
+    assert "names another operator's key" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    fleet.enroll("one", token, "--operator", "server/tls/operator.pub")
+    kept = json.loads(next((fleet.folder / "one" / "devices").glob("*.json")).read_text())
+    assert kept["operator"] == Tls.of(fleet.state).operator_holder()

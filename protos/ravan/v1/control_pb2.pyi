@@ -75,10 +75,12 @@ ROUND_STATE_PUBLISHED: RoundState
 ROUND_STATE_ABANDONED: RoundState
 
 class CreateRunRequest(_message.Message):
-    __slots__ = ("settings_json",)
+    __slots__ = ("settings_json", "bundle_signature")
     SETTINGS_JSON_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     settings_json: str
-    def __init__(self, settings_json: _Optional[str] = ...) -> None: ...
+    bundle_signature: str
+    def __init__(self, settings_json: _Optional[str] = ..., bundle_signature: _Optional[str] = ...) -> None: ...
 
 class CreateRunResponse(_message.Message):
     __slots__ = ("run",)

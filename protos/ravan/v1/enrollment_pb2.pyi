@@ -15,10 +15,12 @@ class EnrollRequest(_message.Message):
     def __init__(self, token: _Optional[str] = ..., public_key: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class EnrollResponse(_message.Message):
-    __slots__ = ("device_id",)
+    __slots__ = ("device_id", "operator_key")
     DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_KEY_FIELD_NUMBER: _ClassVar[int]
     device_id: str
-    def __init__(self, device_id: _Optional[str] = ...) -> None: ...
+    operator_key: str
+    def __init__(self, device_id: _Optional[str] = ..., operator_key: _Optional[str] = ...) -> None: ...
 
 class RotateKeyRequest(_message.Message):
     __slots__ = ("device_id", "public_key")

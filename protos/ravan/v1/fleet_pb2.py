@@ -24,21 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bprotos/ravan/v1/fleet.proto\x12\x08ravan.v1\"_\n\x0e\x43heckInRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x0c\x63\x61pabilities\x18\x03 \x01(\x0b\x32\x16.ravan.v1.Capabilities\"\x97\x01\n\x0c\x43\x61pabilities\x12\r\n\x05\x63ores\x18\x01 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x04\x12\x0f\n\x07machine\x18\x03 \x01(\t\x12\x10\n\x08software\x18\x04 \x01(\t\x12\x13\n\x0bhead_budget\x18\x05 \x01(\x01\x12*\n\x0cwire_formats\x18\x06 \x03(\x0e\x32\x14.ravan.v1.WireFormat\"[\n\x0f\x43heckInResponse\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x0e.ravan.v1.TaskH\x00\x12\x1e\n\x04wait\x18\x02 \x01(\x0b\x32\x0e.ravan.v1.WaitH\x00\x42\x08\n\x06\x61nswer\"V\n\x04Wait\x12\x13\n\x0bmin_seconds\x18\x01 \x01(\x01\x12\x13\n\x0bmax_seconds\x18\x02 \x01(\x01\x12$\n\x06reason\x18\x03 \x01(\x0e\x32\x14.ravan.v1.WaitReason\"g\n\x07\x42inding\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x11\n\tbundle_id\x18\x03 \x01(\t\x12\x14\n\x0c\x61\x64\x61pter_spec\x18\x04 \x01(\t\x12\x14\n\x0c\x62\x61se_adapter\x18\x05 \x01(\t\"\x80\x01\n\x04Task\x12\"\n\x07\x62inding\x18\x01 \x01(\x0b\x32\x11.ravan.v1.Binding\x12\x14\n\x0c\x61\x64\x61pter_size\x18\x02 \x01(\x04\x12$\n\x04plan\x18\x03 \x01(\x0b\x32\x16.ravan.v1.TrainingPlan\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\x04 \x01(\x01\"\xb4\x02\n\x0cTrainingPlan\x12\x13\n\x0blocal_steps\x18\x01 \x01(\r\x12\x12\n\nbatch_size\x18\x02 \x01(\r\x12&\n\toptimizer\x18\x03 \x01(\x0e\x32\x13.ravan.v1.Optimizer\x12\x15\n\rlearning_rate\x18\x04 \x01(\x01\x12\x1b\n\x13saved_learning_rate\x18\x05 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x06 \x01(\x01\x12\x10\n\x08momentum\x18\x07 \x01(\x01\x12\x11\n\tclip_norm\x18\x08 \x01(\x01\x12+\n\x0chead_scoring\x18\t \x01(\x0e\x32\x15.ravan.v1.HeadScoring\x12\x0c\n\x04seed\x18\n \x01(\x04\x12)\n\x0bwire_format\x18\x0b \x01(\x0e\x32\x14.ravan.v1.WireFormat\"X\n\x12\x46\x65tchBundleRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x11\n\tbundle_id\x18\x02 \x01(\t\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\x12\x0e\n\x06offset\x18\x04 \x01(\x04\"#\n\x13\x46\x65tchBundleResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\\\n\x13\x46\x65tchAdapterRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\"\n\x07\x62inding\x18\x02 \x01(\x0b\x32\x11.ravan.v1.Binding\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"$\n\x14\x46\x65tchAdapterResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"Y\n\x10\x41skUploadRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\"\n\x07\x62inding\x18\x02 \x01(\x0b\x32\x11.ravan.v1.Binding\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"!\n\x11\x41skUploadResponse\x12\x0c\n\x04held\x18\x01 \x01(\x04\"W\n\x13UploadUpdateRequest\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x16.ravan.v1.UploadHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\x9d\x01\n\x0cUploadHeader\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\"\n\x07\x62inding\x18\x02 \x01(\x0b\x32\x11.ravan.v1.Binding\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0c\n\x04size\x18\x04 \x01(\x04\x12(\n\x06report\x18\x05 \x01(\x0b\x32\x18.ravan.v1.TrainingReport\x12\x0e\n\x06offset\x18\x06 \x01(\x04\"\x82\x01\n\x0eTrainingReport\x12\x10\n\x08\x65xamples\x18\x01 \x01(\x04\x12\r\n\x05steps\x18\x02 \x01(\r\x12\x12\n\nfirst_loss\x18\x03 \x01(\x01\x12\x11\n\tlast_loss\x18\x04 \x01(\x01\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12\x17\n\x0fheads_per_layer\x18\x06 \x01(\r\"\'\n\x14UploadUpdateResponse\x12\x0f\n\x07receipt\x18\x01 \x01(\t\"k\n\x14ReportFailureRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\"\n\x07\x62inding\x18\x02 \x01(\x0b\x32\x11.ravan.v1.Binding\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x17\n\x15ReportFailureResponse*k\n\nWireFormat\x12\x1b\n\x17WIRE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10WIRE_FORMAT_FP32\x10\x01\x12\x14\n\x10WIRE_FORMAT_FP16\x10\x02\x12\x14\n\x10WIRE_FORMAT_INT8\x10\x03*\x99\x01\n\nWaitReason\x12\x1b\n\x17WAIT_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12WAIT_REASON_NO_RUN\x10\x01\x12\x1c\n\x18WAIT_REASON_NOT_SELECTED\x10\x02\x12\x1a\n\x16WAIT_REASON_RUN_PAUSED\x10\x03\x12\x1c\n\x18WAIT_REASON_RUN_FINISHED\x10\x04*N\n\tOptimizer\x12\x19\n\x15OPTIMIZER_UNSPECIFIED\x10\x00\x12\x13\n\x0fOPTIMIZER_ADAMW\x10\x01\x12\x11\n\rOPTIMIZER_SGD\x10\x02*x\n\x0bHeadScoring\x12\x1c\n\x18HEAD_SCORING_UNSPECIFIED\x10\x00\x12\x17\n\x13HEAD_SCORING_RANDOM\x10\x01\x12\x17\n\x13HEAD_SCORING_WEIGHT\x10\x02\x12\x19\n\x15HEAD_SCORING_GRADIENT\x10\x03\x32\xcf\x03\n\x05\x46leet\x12>\n\x07\x43heckIn\x12\x18.ravan.v1.CheckInRequest\x1a\x19.ravan.v1.CheckInResponse\x12L\n\x0b\x46\x65tchBundle\x12\x1c.ravan.v1.FetchBundleRequest\x1a\x1d.ravan.v1.FetchBundleResponse0\x01\x12O\n\x0c\x46\x65tchAdapter\x12\x1d.ravan.v1.FetchAdapterRequest\x1a\x1e.ravan.v1.FetchAdapterResponse0\x01\x12\x44\n\tAskUpload\x12\x1a.ravan.v1.AskUploadRequest\x1a\x1b.ravan.v1.AskUploadResponse\x12O\n\x0cUploadUpdate\x12\x1d.ravan.v1.UploadUpdateRequest\x1a\x1e.ravan.v1.UploadUpdateResponse(\x01\x12P\n\rReportFailure\x12\x1e.ravan.v1.ReportFailureRequest\x1a\x1f.ravan.v1.ReportFailureResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bprotos/ravan/v1/fleet.proto\x12\x08ravan.v1\"_\n\x0e\x43heckInRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x0c\x63\x61pabilities\x18\x03 \x01(\x0b\x32\x16.ravan.v1.Capabilities\"\x97\x01\n\x0c\x43\x61pabilities\x12\r\n\x05\x63ores\x18\x01 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x04\x12\x0f\n\x07machine\x18\x03 \x01(\t\x12\x10\n\x08software\x18\x04 \x01(\t\x12\x13\n\x0bhead_budget\x18\x05 \x01(\x01\x12*\n\x0cwire_formats\x18\x06 \x03(\x0e\x32\x14.ravan.v1.WireFormat\"[\n\x0f\x43heckInResponse\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x0e.ravan.v1.TaskH\x00\x12\x1e\n\x04wait\x18\x02 \x01(\x0b\x32\x0e.ravan.v1.WaitH\x00\x42\x08\n\x06\x61nswer\"V\n\x04Wait\x12\x13\n\x0bmin_seconds\x18\x01 \x01(\x01\x12\x13\n\x0bmax_seconds\x18\x02 \x01(\x01\x12$\n\x06reason\x18\x03 \x01(\x0e\x32\x14.ravan.v1.WaitReason\"g\n\x07\x42inding\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x11\n\tbundle_id\x18\x03 \x01(\t\x12\x14\n\x0c\x61\x64\x61pter_spec\x18\x04 \x01(\t\x12\x14\n\x0c\x62\x61se_adapter\x18\x05 \x01(\t\"\x9a\x01\n\x04Task\x12\"\n\x07\x62inding\x18\x01 \x01(\x0b\x32\x11.ravan.v1.Binding\x12\x14\n\x0c\x61\x64\x61pter_size\x18\x02 \x01(\x04\x12$\n\x04plan\x18\x03 \x01(\x0b\x32\x16.ravan.v1.TrainingPlan\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\x04 \x01(\x01\x12\x18\n\x10\x62undle_signature\x18\x05 \x01(\t\"\xb4\x02\n\x0cTrainingPlan\x12\x13\n\x0blocal_steps\x18\x01 \x01(\r\x12\x12\n\nbatch_size\x18\x02 \x01(\r\x12&\n\toptimizer\x18\x03 \x01(\x0e\x32\x13.ravan.v1.Optimizer\x12\x15\n\rlearning_rate\x18\x04 \x01(\x01\x12\x1b\n\x13saved_learning_rate\x18\x05 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x06 \x01(\x01\x12\x10\n\x08momentum\x18\x07 \x01(\x01\x12\x11\n\tclip_norm\x18\x08 \x01(\x01\x12+\n\x0chead_scoring\x18\t \x01(\x0e\x32\x15.ravan.v1.HeadScoring\x12\x0c\n\x04seed\x18\n \x01(\x04\x12)\n\x0bwire_format\x18\x0b \x01(\x0e\x32\x14.ravan.v1.WireFormat\"X\n\x12\x46\x65tchBundleRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x11\n\tbundle_id\x18\x02 \x01(\t\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\x12\x0e\n\x06offset\x18\x04 \x01(\x04\"#\n\x13\x46\x65tchBundleResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\\\n\x13\x46\x65tchAdapterRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\"\n\x07\x62inding\x18\x02 \x01(\x0b\x32\x11.ravan.v1.Binding\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"$\n\x14\x46\x65tchAdapterResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"Y\n\x10\x41skUploadRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\"\n\x07\x62inding\x18\x02 \x01(\x0b\x32\x11.ravan.v1.Binding\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"!\n\x11\x41skUploadResponse\x12\x0c\n\x04held\x18\x01 \x01(\x04\"W\n\x13UploadUpdateRequest\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x16.ravan.v1.UploadHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\x9d\x01\n\x0cUploadHeader\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\"\n\x07\x62inding\x18\x02 \x01(\x0b\x32\x11.ravan.v1.Binding\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0c\n\x04size\x18\x04 \x01(\x04\x12(\n\x06report\x18\x05 \x01(\x0b\x32\x18.ravan.v1.TrainingReport\x12\x0e\n\x06offset\x18\x06 \x01(\x04\"\x82\x01\n\x0eTrainingReport\x12\x10\n\x08\x65xamples\x18\x01 \x01(\x04\x12\r\n\x05steps\x18\x02 \x01(\r\x12\x12\n\nfirst_loss\x18\x03 \x01(\x01\x12\x11\n\tlast_loss\x18\x04 \x01(\x01\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12\x17\n\x0fheads_per_layer\x18\x06 \x01(\r\"\'\n\x14UploadUpdateResponse\x12\x0f\n\x07receipt\x18\x01 \x01(\t\"k\n\x14ReportFailureRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\"\n\x07\x62inding\x18\x02 \x01(\x0b\x32\x11.ravan.v1.Binding\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x17\n\x15ReportFailureResponse*k\n\nWireFormat\x12\x1b\n\x17WIRE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10WIRE_FORMAT_FP32\x10\x01\x12\x14\n\x10WIRE_FORMAT_FP16\x10\x02\x12\x14\n\x10WIRE_FORMAT_INT8\x10\x03*\x99\x01\n\nWaitReason\x12\x1b\n\x17WAIT_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12WAIT_REASON_NO_RUN\x10\x01\x12\x1c\n\x18WAIT_REASON_NOT_SELECTED\x10\x02\x12\x1a\n\x16WAIT_REASON_RUN_PAUSED\x10\x03\x12\x1c\n\x18WAIT_REASON_RUN_FINISHED\x10\x04*N\n\tOptimizer\x12\x19\n\x15OPTIMIZER_UNSPECIFIED\x10\x00\x12\x13\n\x0fOPTIMIZER_ADAMW\x10\x01\x12\x11\n\rOPTIMIZER_SGD\x10\x02*x\n\x0bHeadScoring\x12\x1c\n\x18HEAD_SCORING_UNSPECIFIED\x10\x00\x12\x17\n\x13HEAD_SCORING_RANDOM\x10\x01\x12\x17\n\x13HEAD_SCORING_WEIGHT\x10\x02\x12\x19\n\x15HEAD_SCORING_GRADIENT\x10\x03\x32\xcf\x03\n\x05\x46leet\x12>\n\x07\x43heckIn\x12\x18.ravan.v1.CheckInRequest\x1a\x19.ravan.v1.CheckInResponse\x12L\n\x0b\x46\x65tchBundle\x12\x1c.ravan.v1.FetchBundleRequest\x1a\x1d.ravan.v1.FetchBundleResponse0\x01\x12O\n\x0c\x46\x65tchAdapter\x12\x1d.ravan.v1.FetchAdapterRequest\x1a\x1e.ravan.v1.FetchAdapterResponse0\x01\x12\x44\n\tAskUpload\x12\x1a.ravan.v1.AskUploadRequest\x1a\x1b.ravan.v1.AskUploadResponse\x12O\n\x0cUploadUpdate\x12\x1d.ravan.v1.UploadUpdateRequest\x1a\x1e.ravan.v1.UploadUpdateResponse(\x01\x12P\n\rReportFailure\x12\x1e.ravan.v1.ReportFailureRequest\x1a\x1f.ravan.v1.ReportFailureResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.ravan.v1.fleet_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WIREFORMAT']._serialized_start=1962
-  _globals['_WIREFORMAT']._serialized_end=2069
-  _globals['_WAITREASON']._serialized_start=2072
-  _globals['_WAITREASON']._serialized_end=2225
-  _globals['_OPTIMIZER']._serialized_start=2227
-  _globals['_OPTIMIZER']._serialized_end=2305
-  _globals['_HEADSCORING']._serialized_start=2307
-  _globals['_HEADSCORING']._serialized_end=2427
+  _globals['_WIREFORMAT']._serialized_start=1988
+  _globals['_WIREFORMAT']._serialized_end=2095
+  _globals['_WAITREASON']._serialized_start=2098
+  _globals['_WAITREASON']._serialized_end=2251
+  _globals['_OPTIMIZER']._serialized_start=2253
+  _globals['_OPTIMIZER']._serialized_end=2331
+  _globals['_HEADSCORING']._serialized_start=2333
+  _globals['_HEADSCORING']._serialized_end=2453
   _globals['_CHECKINREQUEST']._serialized_start=41
   _globals['_CHECKINREQUEST']._serialized_end=136
   _globals['_CAPABILITIES']._serialized_start=139
@@ -50,33 +50,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BINDING']._serialized_start=473
   _globals['_BINDING']._serialized_end=576
   _globals['_TASK']._serialized_start=579
-  _globals['_TASK']._serialized_end=707
-  _globals['_TRAININGPLAN']._serialized_start=710
-  _globals['_TRAININGPLAN']._serialized_end=1018
-  _globals['_FETCHBUNDLEREQUEST']._serialized_start=1020
-  _globals['_FETCHBUNDLEREQUEST']._serialized_end=1108
-  _globals['_FETCHBUNDLERESPONSE']._serialized_start=1110
-  _globals['_FETCHBUNDLERESPONSE']._serialized_end=1145
-  _globals['_FETCHADAPTERREQUEST']._serialized_start=1147
-  _globals['_FETCHADAPTERREQUEST']._serialized_end=1239
-  _globals['_FETCHADAPTERRESPONSE']._serialized_start=1241
-  _globals['_FETCHADAPTERRESPONSE']._serialized_end=1277
-  _globals['_ASKUPLOADREQUEST']._serialized_start=1279
-  _globals['_ASKUPLOADREQUEST']._serialized_end=1368
-  _globals['_ASKUPLOADRESPONSE']._serialized_start=1370
-  _globals['_ASKUPLOADRESPONSE']._serialized_end=1403
-  _globals['_UPLOADUPDATEREQUEST']._serialized_start=1405
-  _globals['_UPLOADUPDATEREQUEST']._serialized_end=1492
-  _globals['_UPLOADHEADER']._serialized_start=1495
-  _globals['_UPLOADHEADER']._serialized_end=1652
-  _globals['_TRAININGREPORT']._serialized_start=1655
-  _globals['_TRAININGREPORT']._serialized_end=1785
-  _globals['_UPLOADUPDATERESPONSE']._serialized_start=1787
-  _globals['_UPLOADUPDATERESPONSE']._serialized_end=1826
-  _globals['_REPORTFAILUREREQUEST']._serialized_start=1828
-  _globals['_REPORTFAILUREREQUEST']._serialized_end=1935
-  _globals['_REPORTFAILURERESPONSE']._serialized_start=1937
-  _globals['_REPORTFAILURERESPONSE']._serialized_end=1960
-  _globals['_FLEET']._serialized_start=2430
-  _globals['_FLEET']._serialized_end=2893
+  _globals['_TASK']._serialized_end=733
+  _globals['_TRAININGPLAN']._serialized_start=736
+  _globals['_TRAININGPLAN']._serialized_end=1044
+  _globals['_FETCHBUNDLEREQUEST']._serialized_start=1046
+  _globals['_FETCHBUNDLEREQUEST']._serialized_end=1134
+  _globals['_FETCHBUNDLERESPONSE']._serialized_start=1136
+  _globals['_FETCHBUNDLERESPONSE']._serialized_end=1171
+  _globals['_FETCHADAPTERREQUEST']._serialized_start=1173
+  _globals['_FETCHADAPTERREQUEST']._serialized_end=1265
+  _globals['_FETCHADAPTERRESPONSE']._serialized_start=1267
+  _globals['_FETCHADAPTERRESPONSE']._serialized_end=1303
+  _globals['_ASKUPLOADREQUEST']._serialized_start=1305
+  _globals['_ASKUPLOADREQUEST']._serialized_end=1394
+  _globals['_ASKUPLOADRESPONSE']._serialized_start=1396
+  _globals['_ASKUPLOADRESPONSE']._serialized_end=1429
+  _globals['_UPLOADUPDATEREQUEST']._serialized_start=1431
+  _globals['_UPLOADUPDATEREQUEST']._serialized_end=1518
+  _globals['_UPLOADHEADER']._serialized_start=1521
+  _globals['_UPLOADHEADER']._serialized_end=1678
+  _globals['_TRAININGREPORT']._serialized_start=1681
+  _globals['_TRAININGREPORT']._serialized_end=1811
+  _globals['_UPLOADUPDATERESPONSE']._serialized_start=1813
+  _globals['_UPLOADUPDATERESPONSE']._serialized_end=1852
+  _globals['_REPORTFAILUREREQUEST']._serialized_start=1854
+  _globals['_REPORTFAILUREREQUEST']._serialized_end=1961
+  _globals['_REPORTFAILURERESPONSE']._serialized_start=1963
+  _globals['_REPORTFAILURERESPONSE']._serialized_end=1986
+  _globals['_FLEET']._serialized_start=2456
+  _globals['_FLEET']._serialized_end=2919
 # @@protoc_insertion_point(module_scope)

@@ -110,16 +110,18 @@ class Binding(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., round: _Optional[int] = ..., bundle_id: _Optional[str] = ..., adapter_spec: _Optional[str] = ..., base_adapter: _Optional[str] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("binding", "adapter_size", "plan", "deadline_seconds")
+    __slots__ = ("binding", "adapter_size", "plan", "deadline_seconds", "bundle_signature")
     BINDING_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_SIZE_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     binding: Binding
     adapter_size: int
     plan: TrainingPlan
     deadline_seconds: float
-    def __init__(self, binding: _Optional[_Union[Binding, _Mapping]] = ..., adapter_size: _Optional[int] = ..., plan: _Optional[_Union[TrainingPlan, _Mapping]] = ..., deadline_seconds: _Optional[float] = ...) -> None: ...
+    bundle_signature: str
+    def __init__(self, binding: _Optional[_Union[Binding, _Mapping]] = ..., adapter_size: _Optional[int] = ..., plan: _Optional[_Union[TrainingPlan, _Mapping]] = ..., deadline_seconds: _Optional[float] = ..., bundle_signature: _Optional[str] = ...) -> None: ...
 
 class TrainingPlan(_message.Message):
     __slots__ = ("local_steps", "batch_size", "optimizer", "learning_rate", "saved_learning_rate", "weight_decay", "momentum", "clip_norm", "head_scoring", "seed", "wire_format")
