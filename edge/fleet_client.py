@@ -37,6 +37,8 @@ FOR_GOOD = {"revoked", "unknown-device"}
 TRUST = "enroll again with the ca.pem that the operator has"
 PLAIN = "The server at {} speaks TLS: enroll this device and leave out --insecure."
 CALL_SECONDS = 60.0
+HOLD_SECONDS = 30.0
+"""For which the server may hold a check-in, so that a device hears of a round at once."""
 TRANSFER_SECONDS = 3600.0
 LONGEST_RECONNECT = 10.0  # seconds
 
@@ -97,7 +99,9 @@ class FleetClient:
 
     def check_in(self, name: str, capabilities: pb.Capabilities) -> pb.CheckInResponse:
         """A task, or when to come back."""
-        request = pb.CheckInRequest(device_id=self.device_id, name=name, capabilities=capabilities)
+        request = pb.CheckInRequest(
+            device_id=self.device_id, name=name, capabilities=capabilities, hold_seconds=HOLD_SECONDS
+        )
         return self._call(lambda: self._stub.CheckIn(request, timeout=CALL_SECONDS))
 
     def fetch_file(self, bundle_id: str, file: str, write: Callable[[bytes], object], offset: int, size: int) -> None:

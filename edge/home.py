@@ -24,6 +24,7 @@ log = structlog.get_logger()
 OptionalFiles = Callable[[Manifest], Collection[str]]
 """Those of a bundle's artifacts that a device downloads."""
 LEFT_OUT = ".left-out"
+Stamps = list[tuple[str, int, int]]
 LARGEST_MANIFEST = 16 << 20  # bytes
 BUNDLES = "bundles"
 SHA256 = "[0-9a-f]{64}"
@@ -48,6 +49,7 @@ class Home:
         self.identities = Identities(devices)
         self.hidden_states = folder / "hidden.sqlite"
         self._fetching = threading.Lock()
+        self._checked: dict[str, tuple[Bundle, Stamps]] = {}
 
     def close(self) -> None:
         """Lets another client use the folder."""
@@ -79,13 +81,21 @@ class Home:
         with self._fetching:
             if folder.exists():
                 try:
-                    held = _opened(folder, bundle_id)
+                    held = self._held(folder, bundle_id)
                 except BundleError as error:
                     log.warning("bundle dropped", reason=str(error))
                     shutil.rmtree(folder)
                 else:
                     return self._complete(client, held, optional(held.manifest))
             return self._fetch(client, bundle_id, folder, optional)
+
+    def _held(self, folder: Path, bundle_id: str) -> Bundle:
+        """What is here, checked once and again whenever a file was changed: hashing it all takes long."""
+        known = self._checked.get(bundle_id)
+        if known is None or _stamps(known[0]) != known[1]:
+            bundle = _opened(folder, bundle_id)
+            known = self._checked[bundle_id] = bundle, _stamps(bundle)
+        return known[0]
 
     def _complete(self, client: FleetClient, held: Bundle, optional: Collection[str]) -> Bundle:
         """Adds what of the optional files is not here yet."""
@@ -158,6 +168,13 @@ def find_bundle(adapter: Path, bundle: Path | None, home: Path) -> Bundle:
             "that took part, or the bundle's folder with --bundle."
         )
     return open_bundle(folder, may_lack=ARTIFACTS)
+
+
+def _stamps(bundle: Bundle) -> Stamps:
+    """Size and time of the last change of every file that is there."""
+    found = [(name, bundle.path(name)) for name in (MANIFEST, *bundle.manifest.files)]
+    stats = [(name, path.stat()) for name, path in found if path.exists()]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
 def _opened(folder: Path, bundle_id: str) -> Bundle:

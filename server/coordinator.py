@@ -13,11 +13,12 @@ from ravan.cli.errors import explain_os_error
 from ravan.errors import RavanError
 from ravan.faults import reached
 from ravan.runtime.session import RuntimeOptions
+from server import looks
 from server.door import with_bounds
 from server.pace import Pace
 from server.peers import Term, leading
 from server.publishing import Publisher
-from server.records import Assignment, AssignmentState, Round, RoundState, Run, RunState
+from server.records import Round, RoundState, Run, RunState
 from server.rounds import Facts, Step, devices_needed, next_step, selection_size
 from server.runs import Runs
 from server.storage import Storage
@@ -34,6 +35,9 @@ class Coordinator(Runs):
 
     Every step reads the state afresh and ends in one transaction, so that a server killed anywhere and started again,
     or another one, goes on with the same step.
+
+    Attributes:
+        changes: how often something happened that others may want to see.
     """
 
     def __init__(
@@ -47,12 +51,17 @@ class Coordinator(Runs):
         self._publisher = Publisher(storage, self.bundles, self._examiner, self.exports)
         self._said = 0.0
         self._changed = asyncio.Condition()
+        self.changes = 0
 
-    async def changed(self, timeout: float) -> None:
-        """Waits until a step was taken or an update received, at most ``timeout`` seconds."""
+    async def changed(self, timeout: float, since: int | None = None) -> None:
+        """Waits until a step was taken or an update received, at most ``timeout`` seconds.
+
+        ``since`` is the number of changes that the caller has seen; those of this moment by default.
+        """
+        seen = self.changes if since is None else since
         async with self._changed:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), timeout)
+                await asyncio.wait_for(self._changed.wait_for(lambda: self.changes != seen), timeout)
 
     async def serve(self, *, until_finished: bool = False) -> None:
         """Takes steps while this server leads, until cancelled, or until a run that was active has ended."""
@@ -94,6 +103,7 @@ class Coordinator(Runs):
     async def _tell(self, *, stepped: bool) -> None:
         """Lets those who watch look again, here and on the other servers."""
         async with self._changed:
+            self.changes += 1
             self._changed.notify_all()
         if stepped or self._called:
             self._called = False
@@ -119,8 +129,8 @@ class Coordinator(Runs):
             return IDLE_SECONDS
         if run.initial is None and run.evaluation_file:
             await self._evaluate_initial(run)
-        current = await call(state.current_round, run.run_id)
-        facts = await self._facts(run, current)
+        since = self._clock() - 2 * await self._longest_wait(run) - 5  # who is expected back within a wait or two
+        current, facts = await call(looks.facts, state, run, self._clock(), since)
         number = current.number if current else 0
         match next_step(run.options, facts):
             case Step.OPEN:
@@ -173,36 +183,6 @@ class Coordinator(Runs):
             await self._storage.call(leading(self._storage.peers).record_initial, run.run_id, evaluation)
             figures = {name: round(value, 4) for name, value in evaluation.figures.items()}
             log.info("evaluated before the first round", run=run.run_id, **figures)
-
-    async def _facts(self, run: Run, current: Round | None) -> Facts:
-        call, state = self._storage.call, self._storage.state
-        rounds = await call(state.rounds, run.run_id)
-        parts: list[Assignment] = []
-        present: tuple[str, ...] = ()
-        if current and current.state is RoundState.COLLECTING:
-            parts = await call(state.assignments, run.run_id, current.number)
-        if current and current.state is RoundState.SELECTING:
-            present = await self._present(run)
-        return Facts(
-            now=self._clock(),
-            published=sum(r.state is RoundState.PUBLISHED for r in rounds),
-            state=current.state if current else None,
-            present=present,
-            selected=len(parts),
-            received=await self._received(run, parts),
-            failed=sum(p.state is AssignmentState.FAILED for p in parts),
-            deadline=current.deadline if current else None,
-        )
-
-    async def _received(self, run: Run, parts: list[Assignment]) -> int:
-        if run.options.is_async:
-            return await self._storage.call(self._storage.state.buffered, run.run_id)
-        return sum(p.state is AssignmentState.RECEIVED for p in parts)
-
-    async def _present(self, run: Run) -> tuple[str, ...]:
-        """Devices that checked in recently enough to be expected back within a wait or two."""
-        since = self._clock() - 2 * await self._longest_wait(run) - 5
-        return tuple(await self._storage.call(self._storage.state.present_devices, run.run_id, since))
 
     async def _longest_wait(self, run: Run) -> float:
         return (await self.pace.window((run.options.poll_min, run.options.poll_max)))[1]

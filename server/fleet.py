@@ -18,9 +18,9 @@ from ravan.errors import BundleError, WrongSpec
 from ravan.faults import reached
 from ravan.rpc.plan import WIRE_FORMATS, plan_to_proto
 from ravan.rpc.transfer import CHUNK, chunks
-from ravan.wire import WireFormat, largest_upload
+from ravan.wire import largest_upload
 from server.coordinator import Coordinator
-from server.door import admit
+from server.door import Door
 from server.errors import (
     BadRequest,
     FutureRound,
@@ -34,8 +34,10 @@ from server.errors import (
     WrongBundle,
 )
 from server.guard import LONGEST_TEXT, Context, guarded, printable
+from server.held import Held
+from server.looks import bound, standing
 from server.pace import Window
-from server.records import Assignment, AssignmentState, Device, LocalReport, Round, RoundState, Run, RunState
+from server.records import Assignment, Device, LocalReport, Round, Run, RunState
 from server.storage import Storage
 from server.uploads import Uploads
 
@@ -43,6 +45,7 @@ log = structlog.get_logger()
 _DEVICE_ID = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 NO_RUN_WAIT = 5.0, 15.0  # seconds
+SHORTEST_WAIT = 1.0  # seconds; the end of a window after a check-in that was held
 LARGEST_ROUND = 2**31 - 1
 
 
@@ -53,37 +56,46 @@ class Fleet(rpc.FleetServicer):
         self,
         storage: Storage,
         coordinator: Coordinator,
+        held: Held,
         refused: Counter[str],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.refused = refused
+        self._held = held
         self._storage = storage
         self._coordinator = coordinator
-        self._uploads = Uploads(storage)
+        self._uploads, self._door = Uploads(storage), Door(storage)
         self._clock = clock
 
     @guarded
     async def CheckIn(self, request: pb.CheckInRequest, context: Context) -> pb.CheckInResponse:
         """A task for a device that has a part in the open round, else when to come back."""
-        device = _device(request, self._clock())
+        device, capabilities = _device(request, self._clock()), request.capabilities
+        with self._held.place(device.device_id) as place:
+            answer = await self._answer(device, capabilities, seen=False)
+            if answer.wait.reason == pb.WAIT_REASON_NOT_SELECTED:
+                self._coordinator.wake()
+                # No longer than the device counts as present; what it waits here it need not wait there.
+                hold = min(request.hold_seconds, 2 * answer.wait.max_seconds)
+                if await place.called(hold):
+                    return await self._answer(device, capabilities, seen=True)
+                answer.wait.min_seconds = max(answer.wait.min_seconds - place.held, 0)
+                shortest = min(answer.wait.max_seconds, SHORTEST_WAIT)
+                answer.wait.max_seconds = max(answer.wait.max_seconds - place.held, shortest)
+            return answer
+
+    async def _answer(self, device: Device, capabilities: pb.Capabilities, *, seen: bool) -> pb.CheckInResponse:
+        """A task if there is one now; the device is noted unless it was ``seen`` already."""
         call, state = self._storage.call, self._storage.state
-        run = await call(state.active_run)
-        if run:
-            _check_format(request.capabilities, run.options.wire)
-        await call(state.see_device, device)
-        if run is None:
+        at = await call(standing, state, device, partial(_check_format, capabilities), seen=seen)
+        if at is None:
             ended = await call(state.runs)
             return await self._wait(NO_RUN_WAIT, pb.WAIT_REASON_RUN_FINISHED if ended else pb.WAIT_REASON_NO_RUN)
-        polls = run.options.poll_min, run.options.poll_max
-        if run.state is RunState.PAUSED:
+        polls = at.run.options.poll_min, at.run.options.poll_max
+        if at.run.state is RunState.PAUSED:
             return await self._wait(polls, pb.WAIT_REASON_RUN_PAUSED)
-        current = await call(state.current_round, run.run_id)
-        if current and current.state is RoundState.COLLECTING:
-            mine = Assignment(run.run_id, current.number, device.device_id)
-            part = await (call(state.join, mine) if run.options.is_async else call(state.assignment, *mine.key))
-            if part and part.state is AssignmentState.ASSIGNED:
-                return pb.CheckInResponse(task=await self._task(run, current))
-        self._coordinator.wake()
+        if at.newest and at.is_awaited:
+            return pb.CheckInResponse(task=await self._task(at.run, at.newest))
         return await self._wait(polls, pb.WAIT_REASON_NOT_SELECTED)
 
     @guarded
@@ -162,7 +174,7 @@ class Fleet(rpc.FleetServicer):
             if not header.offset <= header.size <= largest:
                 raise TooLarge(f"An update of this run has at most {largest} bytes in {wire}: send what was trained.")
             received = part.received(header.sha256, header.size, report)
-            check = partial(admit, self._storage, spec, wire, current)
+            check = partial(self._door.admit, spec, wire, current)
             await self._uploads.take(received, check, header.offset, _data(request_iterator))
             self._coordinator.wake()
         reached("receipt-given")
@@ -214,16 +226,14 @@ class Fleet(rpc.FleetServicer):
         """
         call, state = self._storage.call, self._storage.state
         _check_device_id(device_id)
-        run = await call(state.run, printable(binding.run_id))
+        at = await call(bound, state, device_id, printable(binding.run_id), binding.round)
+        run, current, newest = at.run, at.round, at.newest.number if at.newest else 0
         if run.state.ended:
             raise RoundClosed(f"Run {run.run_id} has ended: drop the update and check in.")
-        rounds = {r.number: r for r in await call(state.rounds, run.run_id)}
-        newest = max(rounds, default=0)
         if binding.round > newest:
             raise FutureRound(f"Round {binding.round} is not open, round {newest} is: drop the update and check in.")
-        if binding.round not in rounds or (binding.round < newest and not run.options.is_async):
+        if current is None or (binding.round < newest and not run.options.is_async):
             raise StaleRound(f"Round {binding.round} is over, round {newest} is the newest: drop it and check in.")
-        current = rounds[binding.round]
         if binding.bundle_id != run.bundle_id:
             raise WrongBundle("The request is bound to another bundle: check in and fetch this run's bundle.")
         bundle = await self._coordinator.bundles.of(run)
@@ -231,10 +241,9 @@ class Fleet(rpc.FleetServicer):
             raise WrongSpec("The request is bound to another adapter spec: check in and fetch this run's bundle.")
         if binding.base_adapter != current.base_adapter:
             raise WrongBase("The request is bound to another adapter: check in and fetch this round's adapter.")
-        part = await call(state.assignment, run.run_id, current.number, device_id)
-        if part is None:
+        if at.part is None:
             raise NotSelected(f"This device has no part in round {current.number}: check in and do as told.")
-        return run, current, part
+        return run, current, at.part
 
 
 def _device(request: pb.CheckInRequest, now: float) -> Device:
@@ -247,8 +256,9 @@ def _device(request: pb.CheckInRequest, now: float) -> Device:
     return Device(request.device_id, texts[0], now, min(c.cores, 2**20), memory, texts[1], texts[2], c.head_budget)
 
 
-def _check_format(capabilities: pb.Capabilities, wire: WireFormat) -> None:
+def _check_format(capabilities: pb.Capabilities, run: Run) -> None:
     """A device that could not upload must not be selected."""
+    wire = run.options.wire
     if WIRE_FORMATS[wire] not in (capabilities.wire_formats or [pb.WIRE_FORMAT_FP32]):
         raise UnknownFormat(f"This run takes updates in {wire}, which this device does not know: update ravan-fl.")
 

@@ -1,5 +1,6 @@
 """Transactions on a SQL database, through SQLAlchemy Core; where SQLite and PostgreSQL differ."""
 
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ class SqlDatabase:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._joint = threading.local()
 
     def close(self) -> None:
         """Releases the connections."""
@@ -30,12 +32,51 @@ class SqlDatabase:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """One transaction; a database that is away, full, locked or broken is explained."""
-        try:
-            with self._engine.begin() as db:
+        """One transaction, within one that ``joined`` began if there is any.
+
+        A database that is away, full, locked or broken is explained.
+        """
+        joint: Connection | None = getattr(self._joint, "db", None)
+        with self._explained():
+            if joint is None:
+                with self._begun() as db:
+                    yield db
+            else:
+                with joint.begin_nested():
+                    yield joint
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """One commit for all transactions of this thread in the block; one that fails leaves the others as they are."""
+        with self._explained(), self._begun() as db:
+            self._joint.db = db
+            try:
+                yield
+            finally:
+                self._joint.db = None
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """A transaction that changes nothing: within another one there is nothing to take back."""
+        joint: Connection | None = getattr(self._joint, "db", None)
+        if joint is None:
+            with self.transaction() as db:
                 yield db
-                reached("before-commit")
-            reached("committed")
+        else:
+            with self._explained():
+                yield joint
+
+    @contextmanager
+    def _begun(self) -> Iterator[Connection]:
+        with self._engine.begin() as db:
+            yield db
+            reached("before-commit")
+        reached("committed")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except (OperationalError, InternalError, NoConnection) as error:
             reason = first_line(getattr(error, "orig", error))
             raise EnvironmentProblem(
@@ -44,12 +85,12 @@ class SqlDatabase:
 
     def all(self, query: Select[Any]) -> list[dict[str, Any]]:
         """Every row of a query."""
-        with self.transaction() as db:
+        with self._reading() as db:
             return [dict(row) for row in db.execute(query).mappings()]
 
     def first(self, query: Select[Any]) -> dict[str, Any] | None:
         """A query's first row."""
-        with self.transaction() as db:
+        with self._reading() as db:
             row = db.execute(query.limit(1)).mappings().first()
             return None if row is None else dict(row)
 

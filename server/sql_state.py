@@ -33,8 +33,13 @@ def open_sqlite(folder: Path, patience: float = 10) -> "SqlState":
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # sqlite3 would begin no transaction before the first change
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(db: Connection) -> None:
+        db.exec_driver_sql("BEGIN")
 
     try:
         return SqlState(engine)
@@ -123,6 +128,11 @@ class SqlState(SqlKeyring):
             round_from(row)
             for row in self.all(select(rounds).where(rounds.c.run_id == run_id).order_by(rounds.c.number))
         ]
+
+    def count_published(self, run_id: str) -> int:
+        mine = (rounds.c.run_id == run_id) & (rounds.c.state == RoundState.PUBLISHED)
+        row = self.first(select(func.count().label("published")).where(mine))
+        return int(row["published"]) if row else 0
 
     def current_round(self, run_id: str) -> Round | None:
         row = self.first(select(rounds).where(rounds.c.run_id == run_id).order_by(rounds.c.number.desc()))

@@ -1,0 +1,79 @@
+"""What the services and the coordinator must know of the state, each read in one go."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from server.records import Assignment, AssignmentState, Device, Round, RoundState, Run, RunState
+from server.rounds import Facts
+from server.state import State
+
+
+class Standing(NamedTuple):
+    """Where a device stands: in which run, its newest round, the round in question, and with what part in that."""
+
+    run: Run
+    newest: Round | None = None
+    round: Round | None = None
+    part: Assignment | None = None
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the round in question waits for the device's update."""
+        collects = self.round is not None and self.round.state is RoundState.COLLECTING
+        return collects and self.part is not None and self.part.state is AssignmentState.ASSIGNED
+
+
+def standing(state: State, device: Device, accept: Callable[[Run], None], *, seen: bool) -> Standing | None:
+    """Of a device that checks in, in the newest round of the run that goes on; None without one.
+
+    One that any device may join, it joins. ``accept`` refuses a device that is of no use to the run; any other is
+    recorded unless it was ``seen`` already.
+    """
+    run = state.active_run()
+    if run:
+        accept(run)
+    if not seen:
+        state.see_device(device)
+    if run is None:
+        return None
+    newest = state.current_round(run.run_id)
+    if newest is None or run.state is RunState.PAUSED:
+        return Standing(run, newest)
+    mine = Assignment(run.run_id, newest.number, device.device_id)
+    joins = run.options.is_async and newest.state is RoundState.COLLECTING
+    return Standing(run, newest, newest, state.join(mine) if joins else state.assignment(*mine.key))
+
+
+def bound(state: State, device_id: str, run_id: str, number: int) -> Standing:
+    """Of a device in a round that it names.
+
+    Raises:
+        NotFound: there is no run of this id.
+    """
+    run = state.run(run_id)
+    found = newest = state.current_round(run_id)
+    if newest is None or number > newest.number:
+        return Standing(run, newest)
+    if number < newest.number:
+        found = next((r for r in state.rounds(run_id) if r.number == number), None)
+    return Standing(run, newest, found, state.assignment(run_id, number, device_id) if found else None)
+
+
+def facts(state: State, run: Run, now: float, since: float) -> tuple[Round | None, Facts]:
+    """A run's newest round, and what its next step depends on; devices seen ``since`` then are present."""
+    current, parts, present = state.current_round(run.run_id), list[Assignment](), tuple[str, ...]()
+    if current and current.state is RoundState.COLLECTING:
+        parts = state.assignments(run.run_id, current.number)
+    if current and current.state is RoundState.SELECTING:
+        present = tuple(state.present_devices(run.run_id, since))
+    received = sum(p.state is AssignmentState.RECEIVED for p in parts)
+    return current, Facts(
+        now=now,
+        published=state.count_published(run.run_id),
+        state=current.state if current else None,
+        present=present,
+        selected=len(parts),
+        received=state.buffered(run.run_id) if run.options.is_async else received,
+        failed=sum(p.state is AssignmentState.FAILED for p in parts),
+        deadline=current.deadline if current else None,
+    )
