@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +41,12 @@ class Flower:
             RuntimeProblem: it takes too long; the log is in ``folder``.
         """
         out, port, binaries = folder / "rounds.json", free_port(), self.python.parent
-        (folder / "home").mkdir()
-        (folder / "home" / "config.toml").write_text(CONFIG.format(port=port), "utf-8")
+        app, home = shutil.copytree(APP, folder / "app"), folder / "home"
+        shutil.copy(APP.parents[2] / "LICENSE", app)  # Flower takes no app without one
+        home.mkdir()
+        (home / "config.toml").write_text(CONFIG.format(port=port), "utf-8")
         environment = {
-            "FLWR_HOME": str(folder / "home"),
+            "FLWR_HOME": str(home),
             "FLWR_TELEMETRY_ENABLED": "0",
             "PATH": f"{binaries}:{os.environ['PATH']}",
             "OMP_NUM_THREADS": "1",
@@ -57,6 +60,7 @@ class Flower:
                     node = [str(binaries / "flower-supernode"), "--insecure", "--superlink"]
                     start([*node, f"127.0.0.1:{counted.port}", "--port", str(free_port())])
                 config = f"clients={work.clients} rounds={work.rounds} values={self.values} out='{out}'"
-                start([str(binaries / "flwr"), "run", str(APP), "bench", "--run-config", config])
-                wait_until(out.exists, "end of the run", START_SECONDS + ROUND_SECONDS * work.rounds)
+                submit = start([str(binaries / "flwr"), "run", str(app), "bench", "--run-config", config])
+                over = lambda: out.exists() or bool(submit.poll())  # noqa: E731
+                wait_until(over, "end of the run", START_SECONDS + ROUND_SECONDS * work.rounds)
         return Turn(durations(json.loads(out.read_text("utf-8"))["ends"]), memory.bytes, counted.up, counted.down)
