@@ -37,7 +37,7 @@ class Coordinator(Runs):
     or another one, goes on with the same step.
 
     Attributes:
-        changes: how often something happened that others may want to see.
+        steps: how often a step was taken, or may have been taken by another server or the operator.
     """
 
     def __init__(
@@ -51,17 +51,18 @@ class Coordinator(Runs):
         self._publisher = Publisher(storage, self.bundles, self._examiner, self.exports)
         self._said = 0.0
         self._changed = asyncio.Condition()
-        self.changes = 0
+        self.steps = 0
 
-    async def changed(self, timeout: float, since: int | None = None) -> None:
-        """Waits until a step was taken or an update received, at most ``timeout`` seconds.
-
-        ``since`` is the number of changes that the caller has seen; those of this moment by default.
-        """
-        seen = self.changes if since is None else since
+    async def changed(self, timeout: float) -> None:
+        """Waits until a step was taken or an update received, at most ``timeout`` seconds."""
         async with self._changed:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait_for(lambda: self.changes != seen), timeout)
+                await asyncio.wait_for(self._changed.wait(), timeout)
+
+    async def stepped(self, seen: int) -> None:
+        """Waits until there are other ``steps`` than those that the caller has seen."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.steps != seen)
 
     async def serve(self, *, until_finished: bool = False) -> None:
         """Takes steps while this server leads, until cancelled, or until a run that was active has ended."""
@@ -75,18 +76,20 @@ class Coordinator(Runs):
 
     async def _turn(self, *, until_finished: bool) -> bool:
         """Takes the next step if this server leads, and waits; whether to end, as a run that was active has ended."""
-        call, active_run = self._storage.call, self._storage.state.active_run
+        call, state = self._storage.call, self._storage.state
         self._wake.clear()
         await self._note_term()
-        run = await call(active_run)
+        await self.pace.count()
+        run, *at = await call(looks.turn, state, self._clock(), self._longest_wait)
         if run is None and self._ended_after is not None and until_finished:
             ended_after, self._ended_after = self._ended_after, None
             await asyncio.sleep(ended_after)  # so that every device hears that the run has finished
-            return await call(active_run) is None
-        self._ended_after = 2 * await self._longest_wait(run) + 1 if run else self._ended_after
+            return await call(state.active_run) is None
+        self._ended_after = 2 * self._longest_wait(run) + 1 if run else self._ended_after
         if run and not self._term:
             await self._follow(run)
-        pause = await self.step(run) if run and self._term else IDLE_SECONDS
+        pause = await self._step(run, *at) if run and self._term else IDLE_SECONDS
+        self.steps += not (pause and run and run.state is RunState.ACTIVE and self._term)
         await self._tell(stepped=not pause)
         if pause:
             with contextlib.suppress(TimeoutError):
@@ -103,7 +106,6 @@ class Coordinator(Runs):
     async def _tell(self, *, stepped: bool) -> None:
         """Lets those who watch look again, here and on the other servers."""
         async with self._changed:
-            self.changes += 1
             self._changed.notify_all()
         if stepped or self._called:
             self._called = False
@@ -124,13 +126,17 @@ class Coordinator(Runs):
 
     async def step(self, run: Run) -> float:
         """Takes the run's next step; returns how long to wait before the one after, at most, in seconds."""
+        await self.pace.count()
+        call, state = self._storage.call, self._storage.state
+        at = await call(looks.facts, state, run, self._clock(), self._longest_wait(run))
+        return await self._step(run, *at)
+
+    async def _step(self, run: Run, current: Round | None, facts: Facts | None) -> float:
         call, state = self._storage.call, leading(self._storage.peers)
-        if run.state is not RunState.ACTIVE:
+        if run.state is not RunState.ACTIVE or facts is None:
             return IDLE_SECONDS
         if run.initial is None and run.evaluation_file:
             await self._evaluate_initial(run)
-        since = self._clock() - 2 * await self._longest_wait(run) - 5  # who is expected back within a wait or two
-        current, facts = await call(looks.facts, state, run, self._clock(), since)
         number = current.number if current else 0
         match next_step(run.options, facts):
             case Step.OPEN:
@@ -184,8 +190,8 @@ class Coordinator(Runs):
             figures = {name: round(value, 4) for name, value in evaluation.figures.items()}
             log.info("evaluated before the first round", run=run.run_id, **figures)
 
-    async def _longest_wait(self, run: Run) -> float:
-        return (await self.pace.window((run.options.poll_min, run.options.poll_max)))[1]
+    def _longest_wait(self, run: Run) -> float:
+        return self.pace.last((run.options.poll_min, run.options.poll_max))[1]
 
     async def _select(self, run: Run, number: int, present: tuple[str, ...]) -> None:
         generator = np.random.default_rng([run.options.seed, number])

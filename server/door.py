@@ -10,6 +10,7 @@ from ravan.update import Update, decode
 from ravan.wire import WireFormat, unpack
 from server.records import Round, RoundState
 from server.settings import RunOptions
+from server.state import State
 from server.storage import Storage
 
 WINDOW = 5
@@ -43,12 +44,15 @@ class Door:
 
 async def with_bounds(storage: Storage, options: RunOptions, opened: Round, rounds: Sequence[Round]) -> Round:
     """A round with the bounds that follow from the run's settings and the rounds before it."""
-    earlier: list[Norms] = []
-    for done in [r for r in rounds if r.state is RoundState.PUBLISHED][-WINDOW:]:
-        parts = await storage.call(storage.state.counted, done.run_id, done.number)
-        earlier += [part.norms for part in parts if part.norms is not None]
-    largest = options.bound(earlier)
+    before = [r for r in rounds if r.state is RoundState.PUBLISHED][-WINDOW:]
+    largest = options.bound(await storage.call(_norms, storage.state, before))
     return replace(opened, head_bound=_finite(largest.head), saved_bound=_finite(largest.saved))
+
+
+def _norms(state: State, rounds: Sequence[Round]) -> list[Norms]:
+    """Of the updates that count in these rounds."""
+    parts = [part for done in rounds for part in state.counted(done.run_id, done.number)]
+    return [part.norms for part in parts if part.norms is not None]
 
 
 def _finite(value: float) -> float | None:

@@ -5,8 +5,9 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
+from typing import Any
 
 import structlog
 
@@ -35,7 +36,7 @@ from server.errors import (
 )
 from server.guard import LONGEST_TEXT, Context, guarded, printable
 from server.held import Held
-from server.looks import bound, standing
+from server.looks import Standing, bound, standing, uploading
 from server.pace import Window
 from server.records import Assignment, Device, LocalReport, Round, Run, RunState
 from server.storage import Storage
@@ -62,6 +63,7 @@ class Fleet(rpc.FleetServicer):
     ) -> None:
         self.refused = refused
         self._held = held
+        self._working: set[asyncio.Task[None]] = set()
         self._storage = storage
         self._coordinator = coordinator
         self._uploads, self._door = Uploads(storage), Door(storage)
@@ -138,7 +140,7 @@ class Fleet(rpc.FleetServicer):
         self, request: pb.FetchAdapterRequest, context: Context
     ) -> AsyncIterator[pb.FetchAdapterResponse]:
         """The adapter that the device's round starts from, from an offset on."""
-        run, current, part = await self._part(request.device_id, request.binding)
+        run, current, part = await self._part(request.binding, await self._bound(request))
         data = (await asyncio.to_thread(self._storage.adapters.get, current.base_adapter))[request.offset :]
         sent = 0
         try:
@@ -146,16 +148,22 @@ class Fleet(rpc.FleetServicer):
                 sent += len(piece)
                 yield pb.FetchAdapterResponse(data=piece)
         finally:
-            await self._storage.call(
-                self._storage.state.count_bytes_down, run.run_id, current.number, part.device_id, sent
-            )
+            count = self._storage.state.count_bytes_down
+            self._later(self._storage.call(count, run.run_id, current.number, part.device_id, sent))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does what no device need wait for, and nobody misses if the server ends before."""
+        task = asyncio.create_task(work)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
 
     @guarded
     async def AskUpload(self, request: pb.AskUploadRequest, context: Context) -> pb.AskUploadResponse:
         """How much of an update is on disk."""
-        if await self._is_counted(request.device_id, request.binding, request.sha256):
+        at = await self._uploading(request)
+        if at is None:
             return pb.AskUploadResponse()
-        _, _, part = await self._part(request.device_id, request.binding)
+        _, _, part = await self._part(request.binding, at)
         return pb.AskUploadResponse(held=await self._uploads.held(part, request.sha256))
 
     @guarded
@@ -166,9 +174,9 @@ class Fleet(rpc.FleetServicer):
         header = (await _first(request_iterator)).header
         reached("header-read")
         report, binding = _report(header.report), header.binding
-        part = Assignment(binding.run_id, binding.round, header.device_id)
-        if not await self._is_counted(header.device_id, binding, header.sha256):
-            run, current, part = await self._part(header.device_id, binding)
+        part, at = Assignment(binding.run_id, binding.round, header.device_id), await self._uploading(header)
+        if at is not None:
+            run, current, part = await self._part(binding, at)
             spec, wire = (await self._coordinator.bundles.of(run)).manifest.adapter, run.options.wire
             largest = largest_upload(spec, wire)
             if not header.offset <= header.size <= largest:
@@ -181,17 +189,19 @@ class Fleet(rpc.FleetServicer):
         context.add_done_callback(lambda _: reached("receipt-sent"))  # type: ignore[arg-type]
         return pb.UploadUpdateResponse(receipt=part.receipt)
 
-    async def _is_counted(self, device_id: str, binding: pb.Binding, sha256: str) -> bool:
-        _check_device_id(device_id)
-        if not _SHA256.fullmatch(sha256):
+    async def _uploading(self, request: pb.UploadHeader | pb.AskUploadRequest) -> Standing | None:
+        """Where the device stands; None if its update is counted already."""
+        _check_device_id(request.device_id)
+        if not _SHA256.fullmatch(request.sha256):
             raise BadRequest("The update's sha256 is not 64 hexadecimal digits: send the update again.")
-        number = min(binding.round, LARGEST_ROUND)
-        return await self._uploads.is_counted(printable(binding.run_id), number, device_id, sha256)
+        run_id, number = printable(request.binding.run_id), min(request.binding.round, LARGEST_ROUND)
+        call, state = self._storage.call, self._storage.state
+        return await call(uploading, state, request.device_id, run_id, number, request.sha256)
 
     @guarded
     async def ReportFailure(self, request: pb.ReportFailureRequest, context: Context) -> pb.ReportFailureResponse:
         """Takes a device's part back, so that the round can close without it."""
-        run, current, part = await self._part(request.device_id, request.binding)
+        run, current, part = await self._part(request.binding, await self._bound(request))
         failure = f"{printable(request.code)}: {printable(request.reason)}"
         await self._storage.call(self._storage.state.fail, run.run_id, current.number, part.device_id, failure)
         log.warning("device failed", run=run.run_id, round=current.number, device=part.device_id[:8], reason=failure)
@@ -218,15 +228,18 @@ class Fleet(rpc.FleetServicer):
             deadline_seconds=max((current.deadline or 0) - self._clock(), 0),
         )
 
-    async def _part(self, device_id: str, binding: pb.Binding) -> tuple[Run, Round, Assignment]:
+    async def _bound(self, request: pb.FetchAdapterRequest | pb.ReportFailureRequest) -> Standing:
+        """Where the device stands in the round that it names."""
+        _check_device_id(request.device_id)
+        call, state, named = self._storage.call, self._storage.state, request.binding
+        return await call(bound, state, request.device_id, printable(named.run_id), named.round)
+
+    async def _part(self, binding: pb.Binding, at: Standing) -> tuple[Run, Round, Assignment]:
         """The device's part in the round that the request is bound to.
 
         Raises:
             StaleRound, FutureRound, WrongBundle, WrongSpec, WrongBase, NotSelected: a field of the binding is wrong.
         """
-        call, state = self._storage.call, self._storage.state
-        _check_device_id(device_id)
-        at = await call(bound, state, device_id, printable(binding.run_id), binding.round)
         run, current, newest = at.run, at.round, at.newest.number if at.newest else 0
         if run.state.ended:
             raise RoundClosed(f"Run {run.run_id} has ended: drop the update and check in.")

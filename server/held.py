@@ -16,7 +16,6 @@ from server.storage import Storage
 
 log = structlog.get_logger()
 MOST_HELD = 5_000
-LOOK_SECONDS = 60.0
 
 
 class Place:
@@ -73,7 +72,7 @@ class Held:
             former.call()
         self._places[device_id] = place
         if self._watching is None or self._watching.done():
-            self._watching = asyncio.create_task(self._watch(self._coordinator.changes))
+            self._watching = asyncio.create_task(self._watch(self._coordinator.steps))
         try:
             yield place
         finally:
@@ -88,8 +87,8 @@ class Held:
     async def _watch(self, seen: int) -> None:
         told: tuple[str, int] | None = None
         while self._places:
-            await self._coordinator.changed(LOOK_SECONDS, seen)
-            seen = self._coordinator.changes
+            await self._coordinator.stepped(seen)
+            seen = self._coordinator.steps
             try:
                 told = await self._tell(told)
             except RavanError as error:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from server.errors import Conflict
 from server.records import Assignment, AssignmentState, Device, Round, RoundState, Run, RunState
 from server.rounds import Facts
 from server.state import State
@@ -44,6 +45,31 @@ def standing(state: State, device: Device, accept: Callable[[Run], None], *, see
     return Standing(run, newest, newest, state.join(mine) if joins else state.assignment(*mine.key))
 
 
+def counts(part: Assignment | None, sha256: str) -> bool:
+    """Whether a part counts this very update already.
+
+    Raises:
+        Conflict: it counts another one.
+    """
+    if part is None or part.state is not AssignmentState.RECEIVED:
+        return False
+    if part.sha256 != sha256:
+        raise Conflict("Another update by this device is already counted: check in for the next round.")
+    return True
+
+
+def uploading(state: State, device_id: str, run_id: str, number: int, sha256: str) -> Standing | None:
+    """``bound`` for an upload; None if it is counted already, in whatever state its round is by now.
+
+    Raises:
+        Conflict: another update is counted.
+        NotFound: there is no run of this id.
+    """
+    if counts(state.assignment(run_id, number, device_id), sha256):
+        return None
+    return bound(state, device_id, run_id, number)
+
+
 def bound(state: State, device_id: str, run_id: str, number: int) -> Standing:
     """Of a device in a round that it names.
 
@@ -59,13 +85,21 @@ def bound(state: State, device_id: str, run_id: str, number: int) -> Standing:
     return Standing(run, newest, found, state.assignment(run_id, number, device_id) if found else None)
 
 
-def facts(state: State, run: Run, now: float, since: float) -> tuple[Round | None, Facts]:
-    """A run's newest round, and what its next step depends on; devices seen ``since`` then are present."""
+def turn(state: State, now: float, wait: Callable[[Run], float]) -> tuple[Run | None, Round | None, Facts | None]:
+    """The run that goes on with its ``facts``, which an active one alone has."""
+    run = state.active_run()
+    if run is None or run.state is not RunState.ACTIVE:
+        return run, None, None
+    return run, *facts(state, run, now, wait(run))
+
+
+def facts(state: State, run: Run, now: float, wait: float) -> tuple[Round | None, Facts]:
+    """A run's newest round, and what its next step depends on; ``wait`` is the longest between two check-ins."""
     current, parts, present = state.current_round(run.run_id), list[Assignment](), tuple[str, ...]()
     if current and current.state is RoundState.COLLECTING:
         parts = state.assignments(run.run_id, current.number)
-    if current and current.state is RoundState.SELECTING:
-        present = tuple(state.present_devices(run.run_id, since))
+    if current and current.state is RoundState.SELECTING:  # who is expected back within a wait or two
+        present = tuple(state.present_devices(run.run_id, now - 2 * wait - 5))
     received = sum(p.state is AssignmentState.RECEIVED for p in parts)
     return current, Facts(
         now=now,
