@@ -80,7 +80,7 @@ class Coordinator(Runs):
         self._wake.clear()
         await self._note_term()
         await self.pace.count()
-        run, *at = await call(looks.turn, state, self._clock(), self._longest_wait)
+        run, current, facts = await call(looks.turn, state, self._clock(), self._longest_wait)
         if run is None and self._ended_after is not None and until_finished:
             ended_after, self._ended_after = self._ended_after, None
             await asyncio.sleep(ended_after)  # so that every device hears that the run has finished
@@ -88,7 +88,7 @@ class Coordinator(Runs):
         self._ended_after = 2 * self._longest_wait(run) + 1 if run else self._ended_after
         if run and not self._term:
             await self._follow(run)
-        pause = await self._step(run, *at) if run and self._term else IDLE_SECONDS
+        pause = await self._step(run, current, facts) if run and self._term else IDLE_SECONDS
         self.steps += not (pause and run and run.state is RunState.ACTIVE and self._term)
         await self._tell(stepped=not pause)
         if pause:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from ravan.norms import Norms, check, measure
 from ravan.spec import AdapterSpec
-from ravan.update import Update, decode
 from ravan.wire import WireFormat, unpack
+from server.latest import Latest
 from server.records import Round, RoundState
 from server.settings import RunOptions
 from server.state import State
@@ -18,11 +18,10 @@ WINDOW = 5
 
 
 class Door:
-    """Checks uploads; keeps the adapter that they start from between them."""
+    """Checks uploads against the adapters that they start from."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self._last: tuple[str, Update] | None = None
+    def __init__(self, latest: Latest) -> None:
+        self._latest = latest
 
     def admit(self, spec: AdapterSpec, wire: WireFormat, current: Round, data: bytes) -> Norms:
         """Checks an upload against the adapter spec and the round; returns how far it moved.
@@ -30,16 +29,10 @@ class Door:
         Raises:
             UpdateError: it must not be stored; see ``ravan.wire.unpack`` and ``ravan.norms.check``.
         """
-        base = self._base(spec, current.base_adapter)
+        base = self._latest.update(spec, current.base_adapter)
         norms = measure(base, unpack(spec, wire, base, data))
         check(norms, current.bound)
         return norms
-
-    def _base(self, spec: AdapterSpec, sha256: str) -> Update:
-        last = self._last
-        if last is None or last[0] != sha256:
-            last = self._last = sha256, decode(spec, self._storage.adapters.get(sha256))
-        return last[1]
 
 
 async def with_bounds(storage: Storage, options: RunOptions, opened: Round, rounds: Sequence[Round]) -> Round:

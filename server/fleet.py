@@ -1,8 +1,6 @@
 """The Fleet service: what devices call."""
 
 import asyncio
-import math
-import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -15,36 +13,34 @@ from protos.ravan.v1 import fleet_pb2 as pb
 from protos.ravan.v1 import fleet_pb2_grpc as rpc
 from ravan.bundle import Bundle
 from ravan.bundle_files import MANIFEST
-from ravan.errors import BundleError, WrongSpec
+from ravan.errors import BundleError, RavanError, WrongSpec
 from ravan.faults import reached
-from ravan.rpc.plan import WIRE_FORMATS, plan_to_proto
+from ravan.rpc.plan import plan_to_proto
 from ravan.rpc.transfer import CHUNK, chunks
 from ravan.wire import largest_upload
 from server.coordinator import Coordinator
 from server.door import Door
 from server.errors import (
-    BadRequest,
     FutureRound,
     NotFound,
     NotSelected,
     RoundClosed,
     StaleRound,
     TooLarge,
-    UnknownFormat,
     WrongBase,
     WrongBundle,
 )
 from server.guard import LONGEST_TEXT, Context, guarded, printable
 from server.held import Held
+from server.latest import Latest
 from server.looks import Standing, bound, standing, uploading
 from server.pace import Window
-from server.records import Assignment, Device, LocalReport, Round, Run, RunState
+from server.records import Assignment, Device, Round, Run, RunState
+from server.requests import check_device_id, check_format, check_sha256, data_of, device_of, first, report_of
 from server.storage import Storage
 from server.uploads import Uploads
 
 log = structlog.get_logger()
-_DEVICE_ID = re.compile(r"[0-9a-f]{32}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 NO_RUN_WAIT = 5.0, 15.0  # seconds
 SHORTEST_WAIT = 1.0  # seconds; the end of a window after a check-in that was held
 LARGEST_ROUND = 2**31 - 1
@@ -66,13 +62,14 @@ class Fleet(rpc.FleetServicer):
         self._working: set[asyncio.Task[None]] = set()
         self._storage = storage
         self._coordinator = coordinator
-        self._uploads, self._door = Uploads(storage), Door(storage)
+        self._latest = Latest(storage.adapters)
+        self._uploads, self._door = Uploads(storage), Door(self._latest)
         self._clock = clock
 
     @guarded
     async def CheckIn(self, request: pb.CheckInRequest, context: Context) -> pb.CheckInResponse:
         """A task for a device that has a part in the open round, else when to come back."""
-        device, capabilities = _device(request, self._clock()), request.capabilities
+        device, capabilities = device_of(request, self._clock()), request.capabilities
         with self._held.place(device.device_id) as place:
             answer = await self._answer(device, capabilities, seen=False)
             if answer.wait.reason == pb.WAIT_REASON_NOT_SELECTED:
@@ -89,7 +86,7 @@ class Fleet(rpc.FleetServicer):
     async def _answer(self, device: Device, capabilities: pb.Capabilities, *, seen: bool) -> pb.CheckInResponse:
         """A task if there is one now; the device is noted unless it was ``seen`` already."""
         call, state = self._storage.call, self._storage.state
-        at = await call(standing, state, device, partial(_check_format, capabilities), seen=seen)
+        at = await call(standing, state, device, partial(check_format, capabilities), seen=seen)
         if at is None:
             ended = await call(state.runs)
             return await self._wait(NO_RUN_WAIT, pb.WAIT_REASON_RUN_FINISHED if ended else pb.WAIT_REASON_NO_RUN)
@@ -105,7 +102,7 @@ class Fleet(rpc.FleetServicer):
         self, request: pb.FetchBundleRequest, context: Context
     ) -> AsyncIterator[pb.FetchBundleResponse]:
         """One file of an active run's bundle, from an offset on."""
-        _check_device_id(request.device_id)
+        check_device_id(request.device_id)
         runs = await self._storage.call(self._storage.state.runs)
         run = next((r for r in runs if r.bundle_id == request.bundle_id), None)
         if run is None:
@@ -141,7 +138,7 @@ class Fleet(rpc.FleetServicer):
     ) -> AsyncIterator[pb.FetchAdapterResponse]:
         """The adapter that the device's round starts from, from an offset on."""
         run, current, part = await self._part(request.binding, await self._bound(request))
-        data = (await asyncio.to_thread(self._storage.adapters.get, current.base_adapter))[request.offset :]
+        data = (await asyncio.to_thread(self._latest.data, current.base_adapter))[request.offset :]
         sent = 0
         try:
             for piece in chunks(data):
@@ -153,7 +150,14 @@ class Fleet(rpc.FleetServicer):
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         """Does what no device need wait for, and nobody misses if the server ends before."""
-        task = asyncio.create_task(work)
+
+        async def done() -> None:
+            try:
+                await work
+            except RavanError as error:
+                log.warning("bytes sent are not counted", reason=str(error))
+
+        task = asyncio.create_task(done())
         self._working.add(task)
         task.add_done_callback(self._working.discard)
 
@@ -171,9 +175,9 @@ class Fleet(rpc.FleetServicer):
         self, request_iterator: AsyncIterator[pb.UploadUpdateRequest], context: Context
     ) -> pb.UploadUpdateResponse:
         """Checks an update, makes it durable, counts it, and only then gives the receipt."""
-        header = (await _first(request_iterator)).header
+        header = (await first(request_iterator)).header
         reached("header-read")
-        report, binding = _report(header.report), header.binding
+        report, binding = report_of(header.report), header.binding
         part, at = Assignment(binding.run_id, binding.round, header.device_id), await self._uploading(header)
         if at is not None:
             run, current, part = await self._part(binding, at)
@@ -183,7 +187,7 @@ class Fleet(rpc.FleetServicer):
                 raise TooLarge(f"An update of this run has at most {largest} bytes in {wire}: send what was trained.")
             received = part.received(header.sha256, header.size, report)
             check = partial(self._door.admit, spec, wire, current)
-            await self._uploads.take(received, check, header.offset, _data(request_iterator))
+            await self._uploads.take(received, check, header.offset, data_of(request_iterator))
             self._coordinator.wake()
         reached("receipt-given")
         context.add_done_callback(lambda _: reached("receipt-sent"))  # type: ignore[arg-type]
@@ -191,9 +195,8 @@ class Fleet(rpc.FleetServicer):
 
     async def _uploading(self, request: pb.UploadHeader | pb.AskUploadRequest) -> Standing | None:
         """Where the device stands; None if its update is counted already."""
-        _check_device_id(request.device_id)
-        if not _SHA256.fullmatch(request.sha256):
-            raise BadRequest("The update's sha256 is not 64 hexadecimal digits: send the update again.")
+        check_device_id(request.device_id)
+        check_sha256(request.sha256)
         run_id, number = printable(request.binding.run_id), min(request.binding.round, LARGEST_ROUND)
         call, state = self._storage.call, self._storage.state
         return await call(uploading, state, request.device_id, run_id, number, request.sha256)
@@ -230,7 +233,7 @@ class Fleet(rpc.FleetServicer):
 
     async def _bound(self, request: pb.FetchAdapterRequest | pb.ReportFailureRequest) -> Standing:
         """Where the device stands in the round that it names."""
-        _check_device_id(request.device_id)
+        check_device_id(request.device_id)
         call, state, named = self._storage.call, self._storage.state, request.binding
         return await call(bound, state, request.device_id, printable(named.run_id), named.round)
 
@@ -257,53 +260,3 @@ class Fleet(rpc.FleetServicer):
         if at.part is None:
             raise NotSelected(f"This device has no part in round {current.number}: check in and do as told.")
         return run, current, at.part
-
-
-def _device(request: pb.CheckInRequest, now: float) -> Device:
-    _check_device_id(request.device_id)
-    c = request.capabilities
-    if not 0 < c.head_budget <= 1:
-        raise BadRequest(f"A head budget of {c.head_budget} makes no sense: send a fraction above 0, at most 1.")
-    texts = [printable(text) for text in (request.name, c.machine, c.software)]
-    memory = min(c.memory_bytes, 2**62)
-    return Device(request.device_id, texts[0], now, min(c.cores, 2**20), memory, texts[1], texts[2], c.head_budget)
-
-
-def _check_format(capabilities: pb.Capabilities, run: Run) -> None:
-    """A device that could not upload must not be selected."""
-    wire = run.options.wire
-    if WIRE_FORMATS[wire] not in (capabilities.wire_formats or [pb.WIRE_FORMAT_FP32]):
-        raise UnknownFormat(f"This run takes updates in {wire}, which this device does not know: update ravan-fl.")
-
-
-def _check_device_id(device_id: str) -> None:
-    if not _DEVICE_ID.fullmatch(device_id):
-        raise BadRequest("A device id has 32 hexadecimal digits: let the edge client choose one.")
-
-
-async def _first(messages: AsyncIterator[pb.UploadUpdateRequest]) -> pb.UploadUpdateRequest:
-    async for message in messages:
-        if message.WhichOneof("part") == "header":
-            return message
-        break
-    raise BadRequest("An upload begins with its header: send what the edge client sends.")
-
-
-async def _data(messages: AsyncIterator[pb.UploadUpdateRequest]) -> AsyncIterator[bytes]:
-    async for message in messages:
-        if message.WhichOneof("part") != "data":
-            raise BadRequest("After its header an upload holds only data: send what the edge client sends.")
-        yield message.data
-
-
-def _report(report: pb.TrainingReport) -> LocalReport:
-    if not all(map(math.isfinite, (report.first_loss, report.last_loss, report.seconds))):
-        raise BadRequest("The report's losses and seconds must be finite: do not upload a run that diverged.")
-    return LocalReport(
-        examples=min(report.examples, 2**62),
-        steps=report.steps,
-        first_loss=report.first_loss,
-        last_loss=report.last_loss,
-        seconds=report.seconds,
-        heads_per_layer=min(report.heads_per_layer, 2**31 - 1),
-    )

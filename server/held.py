@@ -16,6 +16,7 @@ from server.storage import Storage
 
 log = structlog.get_logger()
 MOST_HELD = 5_000
+RETRY_SECONDS = 1.0
 
 
 class Place:
@@ -62,11 +63,12 @@ class Held:
         self._coordinator = coordinator
         self._places: dict[str, Place] = {}
         self._watching: asyncio.Task[None] | None = None
+        self._ending = False
 
     @contextmanager
     def place(self, device_id: str) -> Iterator[Place]:
         """A device's place, to be taken before the state is read; one that checks in again leaves its former place."""
-        place = Place(full=len(self._places) >= MOST_HELD)
+        place = Place(full=self._ending or len(self._places) >= MOST_HELD)
         former = self._places.get(device_id)
         if former:
             former.call()
@@ -80,7 +82,8 @@ class Held:
                 del self._places[device_id]
 
     def let_go(self) -> None:
-        """Calls everybody."""
+        """Calls everybody, and holds nobody from now on: the server ends."""
+        self._ending = True
         for place in self._places.values():
             place.call()
 
@@ -88,11 +91,13 @@ class Held:
         told: tuple[str, int] | None = None
         while self._places:
             await self._coordinator.stepped(seen)
-            seen = self._coordinator.steps
+            now = self._coordinator.steps
             try:
                 told = await self._tell(told)
-            except RavanError as error:
+                seen = now
+            except RavanError as error:  # the step that they were to hear of is still to be told
                 log.warning("held devices were not told", reason=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def _tell(self, told: tuple[str, int] | None) -> tuple[str, int] | None:
         """Calls who is chosen, once for each round; returns the round that was told last."""

@@ -35,8 +35,9 @@ class _Call(NamedTuple):
 class JointCalls:
     """Runs calls on an executor's one thread; while some are committed, the next ones gather.
 
-    A call that is refused changes nothing, and the others of its commit do not see it. If the commit fails, or a call
-    in any other way, all of them are made again, each with a commit of its own.
+    Nobody has an answer before the commit is on the disk. A transaction that is refused is taken back, and the others
+    of its commit do not see it. If the commit fails, or a call in any other way, nothing of it remains, and all calls
+    are made again, each with commits of its own; whatever else they do must bear being done twice.
     """
 
     def __init__(self, database: SqlDatabase, executor: Executor) -> None:

@@ -121,7 +121,8 @@ class Publisher:
     async def _drop_old_updates(self, run: Run, number: int) -> None:
         """Those that counted in rounds that are over for long; a server looks through all of them once."""
         old = number - run.options.keep_updates
-        counted = await self._storage.call(_counted, self._storage.state, run.run_id, self._dropped.get(run.run_id), old)
+        after = self._dropped.get(run.run_id)
+        counted = await self._storage.call(_counted, self._storage.state, run.run_id, after, old)
         there = await asyncio.to_thread(self._storage.updates.names) if counted else ()
         for sha256 in counted.intersection(there):
             await self._storage.forget_update(sha256, run.run_id, old)

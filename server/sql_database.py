@@ -14,6 +14,9 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 from ravan.errors import EnvironmentProblem
 from ravan.faults import reached
 
+WRITES = "ravan_writes"
+"""Option of connections whose transaction is to have the lock of all writers from its beginning, where there is one."""
+
 
 class SqlDatabase:
     """What the parts of the SQL state have in common.
@@ -39,7 +42,7 @@ class SqlDatabase:
         joint: Connection | None = getattr(self._joint, "db", None)
         with self._explained():
             if joint is None:
-                with self._begun() as db:
+                with self._begun(writes=True) as db:
                     yield db
             else:
                 with joint.begin_nested():
@@ -47,8 +50,11 @@ class SqlDatabase:
 
     @contextmanager
     def joined(self) -> Iterator[None]:
-        """One commit for all transactions of this thread in the block; one that fails leaves the others as they are."""
-        with self._explained(), self._begun() as db:
+        """One commit for all transactions of this thread in the block; one that fails leaves the others as they are.
+
+        A database that another program has locked is not waited for here if the block has read before it writes.
+        """
+        with self._explained(), self._begun(writes=False) as db:
             self._joint.db = db
             try:
                 yield
@@ -59,16 +65,16 @@ class SqlDatabase:
     def _reading(self) -> Iterator[Connection]:
         """A transaction that changes nothing: within another one there is nothing to take back."""
         joint: Connection | None = getattr(self._joint, "db", None)
-        if joint is None:
-            with self.transaction() as db:
-                yield db
-        else:
-            with self._explained():
+        with self._explained():
+            if joint is None:
+                with self._begun(writes=False) as db:
+                    yield db
+            else:
                 yield joint
 
     @contextmanager
-    def _begun(self) -> Iterator[Connection]:
-        with self._engine.begin() as db:
+    def _begun(self, *, writes: bool) -> Iterator[Connection]:
+        with self._engine.connect() as db, db.execution_options(**{WRITES: writes}).begin():
             yield db
             reached("before-commit")
         reached("committed")

@@ -11,6 +11,7 @@ from ravan.runtime.session import Evaluation
 from server.errors import Conflict, NotFound, NotSelected, Revoked, WrongState
 from server.records import Assignment, AssignmentState, Device, Round, RoundState, Run, RunState
 from server.sql_buffer import buffered, counted_in, counts_in, expect, fill, is_round
+from server.sql_database import WRITES
 from server.sql_keyring import SqlKeyring
 from server.sql_rows import assignment_from, assignment_row, evaluation_row, round_from, row_of, run_from
 from server.sql_tables import assignments, create_tables, devices, holders, metadata, rounds, runs
@@ -39,7 +40,8 @@ def open_sqlite(folder: Path, patience: float = 10) -> "SqlState":
 
     @event.listens_for(engine, "begin")
     def _begin(db: Connection) -> None:
-        db.exec_driver_sql("BEGIN")
+        # Who reads first and writes later would be refused at once, not made to wait, while another program writes.
+        db.exec_driver_sql("BEGIN IMMEDIATE" if db.get_execution_options().get(WRITES) else "BEGIN")
 
     try:
         return SqlState(engine)

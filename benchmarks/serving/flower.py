@@ -61,6 +61,9 @@ class Flower:
                     start([*node, f"127.0.0.1:{counted.port}", "--port", str(free_port())])
                 config = f"clients={work.clients} rounds={work.rounds} values={self.values} out='{out}'"
                 submit = start([str(binaries / "flwr"), "run", str(app), "bench", "--run-config", config])
-                over = lambda: out.exists() or bool(submit.poll())  # noqa: E731
+
+                def over() -> bool:
+                    return out.exists() or bool(submit.poll())
+
                 wait_until(over, "end of the run", START_SECONDS + ROUND_SECONDS * work.rounds)
         return Turn(durations(json.loads(out.read_text("utf-8"))["ends"]), memory.bytes, counted.up, counted.down)
