@@ -97,11 +97,9 @@ class FleetClient:
         """Closes the connection."""
         self._channel.close()
 
-    def check_in(self, name: str, capabilities: pb.Capabilities) -> pb.CheckInResponse:
-        """A task, or when to come back."""
-        request = pb.CheckInRequest(
-            device_id=self.device_id, name=name, capabilities=capabilities, hold_seconds=HOLD_SECONDS
-        )
+    def check_in(self, name: str, capabilities: pb.Capabilities, hold: float = HOLD_SECONDS) -> pb.CheckInResponse:
+        """A task, or when to come back; the server may think about it for ``hold`` seconds."""
+        request = pb.CheckInRequest(device_id=self.device_id, name=name, capabilities=capabilities, hold_seconds=hold)
         return self._call(lambda: self._stub.CheckIn(request, timeout=CALL_SECONDS))
 
     def fetch_file(self, bundle_id: str, file: str, write: Callable[[bytes], object], offset: int, size: int) -> None:

@@ -3,6 +3,19 @@
 import itertools
 import statistics
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ravan.spec import AdapterSpec, LayerSpec
+
+LAYERS, HEADS, WIDTH = 12, 4, 384
+RANKS = {"1.2 MB": 79, "4.6 MB": 155}
+"""By the size of the adapter's H in float32."""
+
+
+def spec_of(size: str) -> AdapterSpec:
+    """An adapter of this size."""
+    return AdapterSpec(tuple(LayerSpec(f"layer-{n}", WIDTH, WIDTH) for n in range(LAYERS)), HEADS, RANKS[size])
 
 
 @dataclass(frozen=True)
@@ -10,12 +23,10 @@ class Work:
     """Rounds to play.
 
     Attributes:
-        size: "small" or "large", see ``model.RANKS``.
         clients: processes that add a constant to what they are sent, all in every round.
         rounds: of which the first is not counted: it waits for clients to start.
     """
 
-    size: str
     clients: int
     rounds: int
 
@@ -40,6 +51,18 @@ class Turn:
     def round_seconds(self) -> float:
         """Of the round in the middle."""
         return statistics.median(self.seconds)
+
+
+class Contender(Protocol):
+    """A server with its clients, all in processes of their own."""
+
+    def play(self, work: Work, folder: Path, *, count: bool = False) -> Turn:
+        """All rounds; bytes are counted by a proxy, which costs time, if so asked.
+
+        Raises:
+            RuntimeProblem: it takes too long; logs are in ``folder``.
+        """
+        ...
 
 
 def durations(ends: list[float]) -> tuple[float, ...]:
