@@ -1,8 +1,9 @@
-# make demo and make test set up what they need; everything they install stays in .venv, .venv-edge and .venv-ort-training.
+# make demo and make test set up what they need; everything they install stays in .venv and .venv-*.
 PYTHON ?= python3
 VENV := .venv
 EDGE_VENV := .venv-edge
 ORT_VENV := .venv-ort-training
+FLOWER_VENV := .venv-flower
 BIN := $(VENV)/bin
 PIP_VERSION := 26.3
 PACKAGES := edge export protos ravan server
@@ -89,6 +90,19 @@ bench-accuracy: setup
 bench-wire: setup
 	$(BIN)/python -m benchmarks.wire $(ARGS)
 
+# Our server's rounds beside Flower's, into BENCHMARKS.md; about an hour on an idle machine, most of it Flower's.
+# make bench-server ARGS="--clients 4 --contenders floor ours"; see $(BIN)/python -m benchmarks.server --help
+.PHONY: bench-server
+bench-server: setup $(FLOWER_VENV)/.ready
+	$(BIN)/python -m benchmarks.server $(ARGS)
+
+# In an environment of its own, for its pins are not ours; they are left out too, as one of them is newer than what is served.
+$(FLOWER_VENV)/.ready: benchmarks/requirements-flower.txt
+	$(PYTHON) -m venv $(FLOWER_VENV)
+	$(FLOWER_VENV)/bin/python -m pip install --quiet --upgrade pip==$(PIP_VERSION)
+	$(FLOWER_VENV)/bin/python -m pip install --quiet --no-deps -r benchmarks/requirements-flower.txt
+	@touch $@
+
 # SmolLM2-135M learns from ten of Shakespeare's roles; about a quarter of an hour.
 bench-language: setup
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[demo,bench]'
@@ -123,4 +137,4 @@ protos: setup
 	scripts/protos
 
 clean:
-	rm -rf $(VENV) $(EDGE_VENV) $(ORT_VENV) .families demo/out demo/report.json examples/har/out
+	rm -rf $(VENV) $(EDGE_VENV) $(ORT_VENV) $(FLOWER_VENV) .families demo/out demo/report.json examples/har/out

@@ -38,6 +38,8 @@ FOR_GOOD = {"revoked", "unknown-device"}
 TRUST = "enroll again with the ca.pem that the operator has"
 PLAIN = "The server at {} speaks TLS: enroll this device and leave out --insecure."
 CALL_SECONDS = 60.0
+HOLD_SECONDS = 30.0
+"""For which the server may hold a check-in, so that a device hears of a round at once."""
 TRANSFER_SECONDS = 3600.0
 LONGEST_RECONNECT = 10.0  # seconds
 
@@ -96,9 +98,9 @@ class FleetClient:
         """Closes the connection."""
         self._channel.close()
 
-    def check_in(self, name: str, capabilities: pb.Capabilities) -> pb.CheckInResponse:
-        """A task, or when to come back."""
-        request = pb.CheckInRequest(device_id=self.device_id, name=name, capabilities=capabilities)
+    def check_in(self, name: str, capabilities: pb.Capabilities, hold: float = HOLD_SECONDS) -> pb.CheckInResponse:
+        """A task, or when to come back; the server may think about it for ``hold`` seconds."""
+        request = pb.CheckInRequest(device_id=self.device_id, name=name, capabilities=capabilities, hold_seconds=hold)
         return self._call(lambda: self._stub.CheckIn(request, timeout=CALL_SECONDS))
 
     def fetch_file(self, bundle_id: str, file: str, write: Callable[[bytes], object], offset: int, size: int) -> None:

@@ -23,6 +23,7 @@ Admit = Callable[[Manifest], Collection[str]]
 """Called with a manifest before anything more of its bundle is fetched: raises EnvironmentProblem or BundleError if the
 bundle is not for this device, and returns those of the artifacts that it downloads."""
 LEFT_OUT = ".left-out"
+Stamps = list[tuple[str, int, int]]
 LARGEST_MANIFEST = 16 << 20  # bytes
 BUNDLES, WORK = "bundles", "work"
 SHA256 = "[0-9a-f]{64}"
@@ -47,6 +48,7 @@ class Home:
         self.identities = Identities(devices)
         self.folder = folder
         self._fetching = threading.Lock()
+        self._checked: dict[str, tuple[Bundle, Stamps]] = {}
 
     def close(self) -> None:
         """Lets another client use the folder."""
@@ -77,13 +79,21 @@ class Home:
         with self._fetching:
             if folder.exists():
                 try:
-                    held = _opened(folder, bundle_id)
+                    held = self._held(folder, bundle_id)
                 except BundleError as error:
                     log.warning("bundle dropped", reason=str(error))
                     shutil.rmtree(folder)
                 else:
                     return self._complete(client, held, admit(held.manifest))
             return self._fetch(client, bundle_id, folder, admit)
+
+    def _held(self, folder: Path, bundle_id: str) -> Bundle:
+        """What is here, checked once and again whenever a file was changed: hashing it all takes long."""
+        known = self._checked.get(bundle_id)
+        if known is None or _stamps(known[0]) != known[1]:
+            bundle = _opened(folder, bundle_id)
+            known = self._checked[bundle_id] = bundle, _stamps(bundle)
+        return known[0]
 
     def _complete(self, client: FleetClient, held: Bundle, optional: Collection[str]) -> Bundle:
         """Adds what of the optional files is not here yet."""
@@ -139,6 +149,13 @@ def _partial(folder: Path) -> Path:
     partial = folder.with_name(f"{folder.name}.partial")
     partial.mkdir(exist_ok=True)
     return partial
+
+
+def _stamps(bundle: Bundle) -> Stamps:
+    """Size and time of the last change of every file that is there."""
+    found = [(name, bundle.path(name)) for name in (MANIFEST, *bundle.manifest.files)]
+    stats = [(name, path.stat()) for name, path in found if path.exists()]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
 def _opened(folder: Path, bundle_id: str) -> Bundle:

@@ -48,6 +48,9 @@ class FileBlobs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        for first in range(256):
+            (folder / f"{first:02x}").mkdir(exist_ok=True)
+        sync_folder(folder)
         for leftover in folder.glob("??/.*.tmp"):  # of writes that a crash cut off
             leftover.unlink()
 
@@ -59,9 +62,7 @@ class FileBlobs:
         """See ``Blobs``."""
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.path(sha256)
-        path.parent.mkdir(exist_ok=True)
         write_atomically(path, data)
-        sync_folder(self._folder)
         return sha256
 
     def get(self, sha256: str) -> bytes:

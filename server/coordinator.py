@@ -13,11 +13,12 @@ from ravan.cli.errors import explain_os_error
 from ravan.errors import RavanError
 from ravan.faults import reached
 from ravan.runtime.session import RuntimeOptions
+from server import looks
 from server.door import with_bounds
 from server.pace import Pace
 from server.peers import Term, leading
 from server.publishing import Publisher
-from server.records import Assignment, AssignmentState, Round, RoundState, Run, RunState
+from server.records import Round, RoundState, Run, RunState
 from server.rounds import Facts, Step, devices_needed, next_step, selection_size
 from server.runs import Runs
 from server.storage import Storage
@@ -34,6 +35,9 @@ class Coordinator(Runs):
 
     Every step reads the state afresh and ends in one transaction, so that a server killed anywhere and started again,
     or another one, goes on with the same step.
+
+    Attributes:
+        steps: how often a step was taken, or may have been taken by another server or the operator.
     """
 
     def __init__(
@@ -47,12 +51,18 @@ class Coordinator(Runs):
         self._publisher = Publisher(storage, self.bundles, self._examiner, self.exports)
         self._said = 0.0
         self._changed = asyncio.Condition()
+        self.steps = 0
 
     async def changed(self, timeout: float) -> None:
         """Waits until a step was taken or an update received, at most ``timeout`` seconds."""
         async with self._changed:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), timeout)
+
+    async def stepped(self, seen: int) -> None:
+        """Waits until there are other ``steps`` than those that the caller has seen."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.steps != seen)
 
     async def serve(self, *, until_finished: bool = False) -> None:
         """Takes steps while this server leads, until cancelled, or until a run that was active has ended."""
@@ -66,18 +76,20 @@ class Coordinator(Runs):
 
     async def _turn(self, *, until_finished: bool) -> bool:
         """Takes the next step if this server leads, and waits; whether to end, as a run that was active has ended."""
-        call, active_run = self._storage.call, self._storage.state.active_run
+        call, state = self._storage.call, self._storage.state
         self._wake.clear()
         await self._note_term()
-        run = await call(active_run)
+        await self.pace.count()
+        run, current, facts = await call(looks.turn, state, self._clock(), self._longest_wait)
         if run is None and self._ended_after is not None and until_finished:
             ended_after, self._ended_after = self._ended_after, None
             await asyncio.sleep(ended_after)  # so that every device hears that the run has finished
-            return await call(active_run) is None
-        self._ended_after = 2 * await self._longest_wait(run) + 1 if run else self._ended_after
+            return await call(state.active_run) is None
+        self._ended_after = 2 * self._longest_wait(run) + 1 if run else self._ended_after
         if run and not self._term:
             await self._follow(run)
-        pause = await self.step(run) if run and self._term else IDLE_SECONDS
+        pause = await self._step(run, current, facts) if run and self._term else IDLE_SECONDS
+        self.steps += not (pause and run and run.state is RunState.ACTIVE and self._term)
         await self._tell(stepped=not pause)
         if pause:
             with contextlib.suppress(TimeoutError):
@@ -114,13 +126,17 @@ class Coordinator(Runs):
 
     async def step(self, run: Run) -> float:
         """Takes the run's next step; returns how long to wait before the one after, at most, in seconds."""
+        await self.pace.count()
+        call, state = self._storage.call, self._storage.state
+        at = await call(looks.facts, state, run, self._clock(), self._longest_wait(run))
+        return await self._step(run, *at)
+
+    async def _step(self, run: Run, current: Round | None, facts: Facts | None) -> float:
         call, state = self._storage.call, leading(self._storage.peers)
-        if run.state is not RunState.ACTIVE:
+        if run.state is not RunState.ACTIVE or facts is None:
             return IDLE_SECONDS
         if run.initial is None and run.evaluation_file:
             await self._evaluate_initial(run)
-        current = await call(state.current_round, run.run_id)
-        facts = await self._facts(run, current)
         number = current.number if current else 0
         match next_step(run.options, facts):
             case Step.OPEN:
@@ -174,38 +190,8 @@ class Coordinator(Runs):
             figures = {name: round(value, 4) for name, value in evaluation.figures.items()}
             log.info("evaluated before the first round", run=run.run_id, **figures)
 
-    async def _facts(self, run: Run, current: Round | None) -> Facts:
-        call, state = self._storage.call, self._storage.state
-        rounds = await call(state.rounds, run.run_id)
-        parts: list[Assignment] = []
-        present: tuple[str, ...] = ()
-        if current and current.state is RoundState.COLLECTING:
-            parts = await call(state.assignments, run.run_id, current.number)
-        if current and current.state is RoundState.SELECTING:
-            present = await self._present(run)
-        return Facts(
-            now=self._clock(),
-            published=sum(r.state is RoundState.PUBLISHED for r in rounds),
-            state=current.state if current else None,
-            present=present,
-            selected=len(parts),
-            received=await self._received(run, parts),
-            failed=sum(p.state is AssignmentState.FAILED for p in parts),
-            deadline=current.deadline if current else None,
-        )
-
-    async def _received(self, run: Run, parts: list[Assignment]) -> int:
-        if run.options.is_async:
-            return await self._storage.call(self._storage.state.buffered, run.run_id)
-        return sum(p.state is AssignmentState.RECEIVED for p in parts)
-
-    async def _present(self, run: Run) -> tuple[str, ...]:
-        """Devices that checked in recently enough to be expected back within a wait or two."""
-        since = self._clock() - 2 * await self._longest_wait(run) - 5
-        return tuple(await self._storage.call(self._storage.state.present_devices, run.run_id, since))
-
-    async def _longest_wait(self, run: Run) -> float:
-        return (await self.pace.window((run.options.poll_min, run.options.poll_max)))[1]
+    def _longest_wait(self, run: Run) -> float:
+        return self.pace.last((run.options.poll_min, run.options.poll_max))[1]
 
     async def _select(self, run: Run, number: int, present: tuple[str, ...]) -> None:
         generator = np.random.default_rng([run.options.seed, number])

@@ -4,7 +4,8 @@ import asyncio
 from pathlib import Path
 
 from ravan.bundle import Bundle
-from ravan.runtime.adapter import adapter_bytes, write_adapter
+from ravan.files import write_atomically
+from ravan.runtime.adapter import adapter_bytes
 from ravan.update import Update, decode
 from server.best import best_round
 from server.bundles import Bundles
@@ -22,11 +23,12 @@ class Exports:
 
     def write(self, run: Run, bundle: Bundle, done: Round, adapter: Update, *, best: bool) -> None:
         """Keeps the last and the best adapter as files, before the round counts as published."""
-        for kind in (False, True) if best else (False,):
-            path = self._storage.adapter_path(run.run_id, best=kind)
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_adapter(path, bundle.manifest, adapter, _notes(run, done))
+        paths = [self._storage.adapter_path(run.run_id, best=kind) for kind in ((False, True) if best else (False,))]
+        wanted = [path for path in paths if path is not None]
+        data = adapter_bytes(bundle.manifest, adapter, _notes(run, done)) if wanted else b""
+        for path in wanted:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, data)
 
     async def read(self, run: Run, *, best: bool) -> bytes:
         """The bytes of the best or last adapter's file.

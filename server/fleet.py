@@ -1,12 +1,11 @@
 """The Fleet service: what devices call."""
 
 import asyncio
-import math
-import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
+from typing import Any
 
 import structlog
 
@@ -14,35 +13,36 @@ from protos.ravan.v1 import fleet_pb2 as pb
 from protos.ravan.v1 import fleet_pb2_grpc as rpc
 from ravan.bundle import Bundle
 from ravan.bundle_files import MANIFEST
-from ravan.errors import BundleError, WrongSpec
+from ravan.errors import BundleError, RavanError, WrongSpec
 from ravan.faults import reached
-from ravan.rpc.plan import WIRE_FORMATS, plan_to_proto
+from ravan.rpc.plan import plan_to_proto
 from ravan.rpc.transfer import CHUNK, chunks
-from ravan.wire import WireFormat, largest_upload
+from ravan.wire import largest_upload
 from server.coordinator import Coordinator
-from server.door import admit
+from server.door import Door
 from server.errors import (
-    BadRequest,
     FutureRound,
     NotFound,
     NotSelected,
     RoundClosed,
     StaleRound,
     TooLarge,
-    UnknownFormat,
     WrongBase,
     WrongBundle,
 )
 from server.guard import LONGEST_TEXT, Context, guarded, printable
+from server.held import Held
+from server.latest import Latest
+from server.looks import Standing, bound, standing, uploading
 from server.pace import Window
-from server.records import Assignment, AssignmentState, Device, LocalReport, Round, RoundState, Run, RunState
+from server.records import Assignment, Device, Round, Run, RunState
+from server.requests import check_device_id, check_format, check_sha256, data_of, device_of, first, report_of
 from server.storage import Storage
 from server.uploads import Uploads
 
 log = structlog.get_logger()
-_DEVICE_ID = re.compile(r"[0-9a-f]{32}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 NO_RUN_WAIT = 5.0, 15.0  # seconds
+SHORTEST_WAIT = 1.0  # seconds; the end of a window after a check-in that was held
 LARGEST_ROUND = 2**31 - 1
 
 
@@ -53,37 +53,48 @@ class Fleet(rpc.FleetServicer):
         self,
         storage: Storage,
         coordinator: Coordinator,
+        held: Held,
         refused: Counter[str],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.refused = refused
+        self._held = held
+        self._working: set[asyncio.Task[None]] = set()
         self._storage = storage
         self._coordinator = coordinator
-        self._uploads = Uploads(storage)
+        self._latest = Latest(storage.adapters)
+        self._uploads, self._door = Uploads(storage), Door(self._latest)
         self._clock = clock
 
     @guarded
     async def CheckIn(self, request: pb.CheckInRequest, context: Context) -> pb.CheckInResponse:
         """A task for a device that has a part in the open round, else when to come back."""
-        device = _device(request, self._clock())
+        device, capabilities = device_of(request, self._clock()), request.capabilities
+        with self._held.place(device.device_id) as place:
+            answer = await self._answer(device, capabilities, seen=False)
+            if answer.wait.reason == pb.WAIT_REASON_NOT_SELECTED:
+                self._coordinator.wake()
+                # No longer than the device counts as present; what it waits here it need not wait there.
+                hold = min(request.hold_seconds, 2 * answer.wait.max_seconds)
+                if await place.called(hold):
+                    return await self._answer(device, capabilities, seen=True)
+                answer.wait.min_seconds = max(answer.wait.min_seconds - place.held, 0)
+                shortest = min(answer.wait.max_seconds, SHORTEST_WAIT)
+                answer.wait.max_seconds = max(answer.wait.max_seconds - place.held, shortest)
+            return answer
+
+    async def _answer(self, device: Device, capabilities: pb.Capabilities, *, seen: bool) -> pb.CheckInResponse:
+        """A task if there is one now; the device is noted unless it was ``seen`` already."""
         call, state = self._storage.call, self._storage.state
-        run = await call(state.active_run)
-        if run:
-            _check_format(request.capabilities, run.options.wire)
-        await call(state.see_device, device)
-        if run is None:
+        at = await call(standing, state, device, partial(check_format, capabilities), seen=seen)
+        if at is None:
             ended = await call(state.runs)
             return await self._wait(NO_RUN_WAIT, pb.WAIT_REASON_RUN_FINISHED if ended else pb.WAIT_REASON_NO_RUN)
-        polls = run.options.poll_min, run.options.poll_max
-        if run.state is RunState.PAUSED:
+        polls = at.run.options.poll_min, at.run.options.poll_max
+        if at.run.state is RunState.PAUSED:
             return await self._wait(polls, pb.WAIT_REASON_RUN_PAUSED)
-        current = await call(state.current_round, run.run_id)
-        if current and current.state is RoundState.COLLECTING:
-            mine = Assignment(run.run_id, current.number, device.device_id)
-            part = await (call(state.join, mine) if run.options.is_async else call(state.assignment, *mine.key))
-            if part and part.state is AssignmentState.ASSIGNED:
-                return pb.CheckInResponse(task=await self._task(run, current))
-        self._coordinator.wake()
+        if at.newest and at.is_awaited:
+            return pb.CheckInResponse(task=await self._task(at.run, at.newest))
         return await self._wait(polls, pb.WAIT_REASON_NOT_SELECTED)
 
     @guarded
@@ -91,7 +102,7 @@ class Fleet(rpc.FleetServicer):
         self, request: pb.FetchBundleRequest, context: Context
     ) -> AsyncIterator[pb.FetchBundleResponse]:
         """One file of an active run's bundle, from an offset on."""
-        _check_device_id(request.device_id)
+        check_device_id(request.device_id)
         runs = await self._storage.call(self._storage.state.runs)
         run = next((r for r in runs if r.bundle_id == request.bundle_id), None)
         if run is None:
@@ -126,24 +137,37 @@ class Fleet(rpc.FleetServicer):
         self, request: pb.FetchAdapterRequest, context: Context
     ) -> AsyncIterator[pb.FetchAdapterResponse]:
         """The adapter that the device's round starts from, from an offset on."""
-        run, current, part = await self._part(request.device_id, request.binding)
-        data = (await asyncio.to_thread(self._storage.adapters.get, current.base_adapter))[request.offset :]
+        run, current, part = await self._part(request.binding, await self._bound(request))
+        data = (await asyncio.to_thread(self._latest.data, current.base_adapter))[request.offset :]
         sent = 0
         try:
             for piece in chunks(data):
                 sent += len(piece)
                 yield pb.FetchAdapterResponse(data=piece)
         finally:
-            await self._storage.call(
-                self._storage.state.count_bytes_down, run.run_id, current.number, part.device_id, sent
-            )
+            count = self._storage.state.count_bytes_down
+            self._later(self._storage.call(count, run.run_id, current.number, part.device_id, sent))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does what no device need wait for, and nobody misses if the server ends before."""
+
+        async def done() -> None:
+            try:
+                await work
+            except RavanError as error:
+                log.warning("bytes sent are not counted", reason=str(error))
+
+        task = asyncio.create_task(done())
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
 
     @guarded
     async def AskUpload(self, request: pb.AskUploadRequest, context: Context) -> pb.AskUploadResponse:
         """How much of an update is on disk."""
-        if await self._is_counted(request.device_id, request.binding, request.sha256):
+        at = await self._uploading(request)
+        if at is None:
             return pb.AskUploadResponse()
-        _, _, part = await self._part(request.device_id, request.binding)
+        _, _, part = await self._part(request.binding, at)
         return pb.AskUploadResponse(held=await self._uploads.held(part, request.sha256))
 
     @guarded
@@ -151,35 +175,36 @@ class Fleet(rpc.FleetServicer):
         self, request_iterator: AsyncIterator[pb.UploadUpdateRequest], context: Context
     ) -> pb.UploadUpdateResponse:
         """Checks an update, makes it durable, counts it, and only then gives the receipt."""
-        header = (await _first(request_iterator)).header
+        header = (await first(request_iterator)).header
         reached("header-read")
-        report, binding = _report(header.report), header.binding
-        part = Assignment(binding.run_id, binding.round, header.device_id)
-        if not await self._is_counted(header.device_id, binding, header.sha256):
-            run, current, part = await self._part(header.device_id, binding)
+        report, binding = report_of(header.report), header.binding
+        part, at = Assignment(binding.run_id, binding.round, header.device_id), await self._uploading(header)
+        if at is not None:
+            run, current, part = await self._part(binding, at)
             spec, wire = (await self._coordinator.bundles.of(run)).manifest.adapter, run.options.wire
             largest = largest_upload(spec, wire)
             if not header.offset <= header.size <= largest:
                 raise TooLarge(f"An update of this run has at most {largest} bytes in {wire}: send what was trained.")
             received = part.received(header.sha256, header.size, report)
-            check = partial(admit, self._storage, spec, wire, current)
-            await self._uploads.take(received, check, header.offset, _data(request_iterator))
+            check = partial(self._door.admit, spec, wire, current)
+            await self._uploads.take(received, check, header.offset, data_of(request_iterator))
             self._coordinator.wake()
         reached("receipt-given")
         context.add_done_callback(lambda _: reached("receipt-sent"))  # type: ignore[arg-type]
         return pb.UploadUpdateResponse(receipt=part.receipt)
 
-    async def _is_counted(self, device_id: str, binding: pb.Binding, sha256: str) -> bool:
-        _check_device_id(device_id)
-        if not _SHA256.fullmatch(sha256):
-            raise BadRequest("The update's sha256 is not 64 hexadecimal digits: send the update again.")
-        number = min(binding.round, LARGEST_ROUND)
-        return await self._uploads.is_counted(printable(binding.run_id), number, device_id, sha256)
+    async def _uploading(self, request: pb.UploadHeader | pb.AskUploadRequest) -> Standing | None:
+        """Where the device stands; None if its update is counted already."""
+        check_device_id(request.device_id)
+        check_sha256(request.sha256)
+        run_id, number = printable(request.binding.run_id), min(request.binding.round, LARGEST_ROUND)
+        call, state = self._storage.call, self._storage.state
+        return await call(uploading, state, request.device_id, run_id, number, request.sha256)
 
     @guarded
     async def ReportFailure(self, request: pb.ReportFailureRequest, context: Context) -> pb.ReportFailureResponse:
         """Takes a device's part back, so that the round can close without it."""
-        run, current, part = await self._part(request.device_id, request.binding)
+        run, current, part = await self._part(request.binding, await self._bound(request))
         failure = f"{printable(request.code)}: {printable(request.reason)}"
         await self._storage.call(self._storage.state.fail, run.run_id, current.number, part.device_id, failure)
         log.warning("device failed", run=run.run_id, round=current.number, device=part.device_id[:8], reason=failure)
@@ -207,24 +232,25 @@ class Fleet(rpc.FleetServicer):
             bundle_signature=run.bundle_signature or "",
         )
 
-    async def _part(self, device_id: str, binding: pb.Binding) -> tuple[Run, Round, Assignment]:
+    async def _bound(self, request: pb.FetchAdapterRequest | pb.ReportFailureRequest) -> Standing:
+        """Where the device stands in the round that it names."""
+        check_device_id(request.device_id)
+        call, state, named = self._storage.call, self._storage.state, request.binding
+        return await call(bound, state, request.device_id, printable(named.run_id), named.round)
+
+    async def _part(self, binding: pb.Binding, at: Standing) -> tuple[Run, Round, Assignment]:
         """The device's part in the round that the request is bound to.
 
         Raises:
             StaleRound, FutureRound, WrongBundle, WrongSpec, WrongBase, NotSelected: a field of the binding is wrong.
         """
-        call, state = self._storage.call, self._storage.state
-        _check_device_id(device_id)
-        run = await call(state.run, printable(binding.run_id))
+        run, current, newest = at.run, at.round, at.newest.number if at.newest else 0
         if run.state.ended:
             raise RoundClosed(f"Run {run.run_id} has ended: drop the update and check in.")
-        rounds = {r.number: r for r in await call(state.rounds, run.run_id)}
-        newest = max(rounds, default=0)
         if binding.round > newest:
             raise FutureRound(f"Round {binding.round} is not open, round {newest} is: drop the update and check in.")
-        if binding.round not in rounds or (binding.round < newest and not run.options.is_async):
+        if current is None or (binding.round < newest and not run.options.is_async):
             raise StaleRound(f"Round {binding.round} is over, round {newest} is the newest: drop it and check in.")
-        current = rounds[binding.round]
         if binding.bundle_id != run.bundle_id:
             raise WrongBundle("The request is bound to another bundle: check in and fetch this run's bundle.")
         bundle = await self._coordinator.bundles.of(run)
@@ -232,56 +258,6 @@ class Fleet(rpc.FleetServicer):
             raise WrongSpec("The request is bound to another adapter spec: check in and fetch this run's bundle.")
         if binding.base_adapter != current.base_adapter:
             raise WrongBase("The request is bound to another adapter: check in and fetch this round's adapter.")
-        part = await call(state.assignment, run.run_id, current.number, device_id)
-        if part is None:
+        if at.part is None:
             raise NotSelected(f"This device has no part in round {current.number}: check in and do as told.")
-        return run, current, part
-
-
-def _device(request: pb.CheckInRequest, now: float) -> Device:
-    _check_device_id(request.device_id)
-    c = request.capabilities
-    if not 0 < c.head_budget <= 1:
-        raise BadRequest(f"A head budget of {c.head_budget} makes no sense: send a fraction above 0, at most 1.")
-    texts = [printable(text) for text in (request.name, c.machine, c.software)]
-    memory = min(c.memory_bytes, 2**62)
-    return Device(request.device_id, texts[0], now, min(c.cores, 2**20), memory, texts[1], texts[2], c.head_budget)
-
-
-def _check_format(capabilities: pb.Capabilities, wire: WireFormat) -> None:
-    """A device that could not upload must not be selected."""
-    if WIRE_FORMATS[wire] not in (capabilities.wire_formats or [pb.WIRE_FORMAT_FP32]):
-        raise UnknownFormat(f"This run takes updates in {wire}, which this device does not know: update ravan-fl.")
-
-
-def _check_device_id(device_id: str) -> None:
-    if not _DEVICE_ID.fullmatch(device_id):
-        raise BadRequest("A device id has 32 hexadecimal digits: let the edge client choose one.")
-
-
-async def _first(messages: AsyncIterator[pb.UploadUpdateRequest]) -> pb.UploadUpdateRequest:
-    async for message in messages:
-        if message.WhichOneof("part") == "header":
-            return message
-        break
-    raise BadRequest("An upload begins with its header: send what the edge client sends.")
-
-
-async def _data(messages: AsyncIterator[pb.UploadUpdateRequest]) -> AsyncIterator[bytes]:
-    async for message in messages:
-        if message.WhichOneof("part") != "data":
-            raise BadRequest("After its header an upload holds only data: send what the edge client sends.")
-        yield message.data
-
-
-def _report(report: pb.TrainingReport) -> LocalReport:
-    if not all(map(math.isfinite, (report.first_loss, report.last_loss, report.seconds))):
-        raise BadRequest("The report's losses and seconds must be finite: do not upload a run that diverged.")
-    return LocalReport(
-        examples=min(report.examples, 2**62),
-        steps=report.steps,
-        first_loss=report.first_loss,
-        last_loss=report.last_loss,
-        seconds=report.seconds,
-        heads_per_layer=min(report.heads_per_layer, 2**31 - 1),
-    )
+        return run, current, at.part

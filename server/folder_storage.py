@@ -1,19 +1,21 @@
 """The embedded storage: one folder, which one server uses at a time."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from ravan.faults import reached
 from ravan.files import lock_folder
 from server.blobs import FileBlobs
 from server.errors import Refusal
+from server.joint_calls import JointCalls
 from server.partials import Partials
 from server.peers import Alone
 from server.records import Assignment
 from server.shelf import OwnShelf
 from server.sql_state import open_sqlite
-from server.storage import Storage
+from server.storage import P, Storage, T
 
 
 class FolderStorage(Storage):
@@ -44,6 +46,7 @@ class FolderStorage(Storage):
         self.updates, self.adapters = FileBlobs(folder / "updates"), FileBlobs(folder / "adapters")
         self.optimizer, self.partials = FileBlobs(folder / "optimizer"), Partials(folder / "partials")
         self.state = open_sqlite(folder)
+        self._together = JointCalls(self.state, self._database)
         self.shelf, self.peers = OwnShelf(), Alone(self.state)
         for sha256 in self.updates.names():  # of uploads that a crash cut off before their receipt
             if not self.state.names_update(sha256):
@@ -51,6 +54,10 @@ class FolderStorage(Storage):
         for sha256 in set(self.optimizer.names()) - {self._remembered()}:  # of rounds that a crash cut off
             self.optimizer.drop(sha256)
         self.drop_partials()
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """See ``Storage``; calls that wait for the disk together are committed together."""
+        return await self._together.make(partial(function, *args, **kwargs))
 
     async def keep_update(self, received: Assignment, data: bytes) -> None:
         """See ``Storage``."""

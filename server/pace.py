@@ -27,11 +27,19 @@ class Pace:
 
     async def window(self, wanted: Window) -> Window:
         """The window that a run asks for, or a longer one of the same form."""
+        await self.count()
+        return self.last(wanted)
+
+    def last(self, wanted: Window) -> Window:
+        """The same by the last count."""
+        return stretched(wanted, self._population)
+
+    async def count(self) -> None:
+        """Counts the devices, unless that was done just now."""
         now = self._clock()
         if abs(now - self._counted_at) >= COUNT_SECONDS:
             self._counted_at = now
             self._population = await self._storage.call(self._storage.state.count_present, now - POPULATION_SECONDS)
-        return stretched(wanted, self._population)
 
 
 def stretched(wanted: Window, population: int) -> Window:

@@ -20,6 +20,7 @@ from server.exports import Exports
 from server.peers import leading
 from server.records import Assignment, Round, RoundState, Run
 from server.settings import Weighting
+from server.state import State
 from server.storage import Storage
 
 log = structlog.get_logger()
@@ -37,6 +38,7 @@ class Publisher:
         self._exports = exports
         self._bundles = bundles
         self._examiner = examiner
+        self._dropped: dict[str, int] = {}
 
     async def publish(self, run: Run, current: Round, now: float) -> None:
         """Makes what the rule and the server optimizer make of the round's updates the run's adapter."""
@@ -117,9 +119,20 @@ class Publisher:
         return carried_over(update, bases[part.round], bases[current.number], current.number - part.round)
 
     async def _drop_old_updates(self, run: Run, number: int) -> None:
+        """Those that counted in rounds that are over for long; a server looks through all of them once."""
         old = number - run.options.keep_updates
-        parts = await self._storage.call(self._storage.state.assignments, run.run_id)
-        counted = {part.sha256 for part in parts if part.counts_in is not None and part.counts_in <= old}
-        there = await asyncio.to_thread(self._storage.updates.names)
-        for sha256 in set(there) & counted:
+        after = self._dropped.get(run.run_id)
+        counted = await self._storage.call(_counted, self._storage.state, run.run_id, after, old)
+        there = await asyncio.to_thread(self._storage.updates.names) if counted else ()
+        for sha256 in counted.intersection(there):
             await self._storage.forget_update(sha256, run.run_id, old)
+        self._dropped[run.run_id] = old
+
+
+def _counted(state: State, run_id: str, after: int | None, until: int) -> set[str]:
+    """The updates that counted in rounds later than ``after``, up to ``until``."""
+    if after is None:
+        parts = [p for p in state.assignments(run_id) if p.counts_in is not None and p.counts_in <= until]
+    else:
+        parts = [part for number in range(after + 1, until + 1) for part in state.counted(run_id, number)]
+    return {part.sha256 for part in parts if part.sha256}

@@ -27,6 +27,7 @@ from server.enrollment import Enrollment
 from server.fleet import Fleet
 from server.folder_storage import FolderStorage
 from server.gate import Gate
+from server.held import Held
 from server.messages import Opening
 from server.postgres import check_driver
 from server.replays import Replays
@@ -83,7 +84,9 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Serving]:
         coordinator = Coordinator(storage, RuntimeOptions(threads=settings.threads))
         checks = health.aio.HealthServicer()
         before_devices, before_operator = _gates(settings, storage, operator, refused)
-        devices = _for_devices(storage, coordinator, checks, before_devices, refused, holder)
+        held = Held(storage, coordinator)
+        fleet = Fleet(storage, coordinator, held, refused)
+        devices = _for_devices(storage, fleet, checks, before_devices, holder)
         operators = grpc.aio.server(
             interceptors=before_operator or [Opening(refused)], options=[*OPERATOR_OPTIONS, NOT_SHARED]
         )
@@ -101,6 +104,7 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Serving]:
         finally:
             adding_up.cancel()
             await checks.enter_graceful_shutdown()
+            held.let_go()
             await asyncio.gather(devices.stop(GRACE_SECONDS), operators.stop(GRACE_SECONDS))
     finally:
         storage.close()
@@ -130,21 +134,20 @@ def _credentials(settings: ServeSettings) -> grpc.ServerCredentials | None:
 
 def _for_devices(
     storage: Storage,
-    coordinator: Coordinator,
+    fleet: Fleet,
     checks: health.aio.HealthServicer,
     gates: Sequence[Gate],
-    refused: Counter[str],
     operator: str | None,
 ) -> grpc.aio.Server:
     """Fleet, and Enrollment where there is an operator's key to tell of."""
     server = grpc.aio.server(
-        interceptors=gates or [Opening(refused)],
+        interceptors=gates or [Opening(fleet.refused)],
         options=[*CHANNEL_OPTIONS, STREAMS, NOT_SHARED],
         maximum_concurrent_rpcs=MOST_CALLS,
     )
-    fleet_pb2_grpc.add_FleetServicer_to_server(Fleet(storage, coordinator, refused), server)
+    fleet_pb2_grpc.add_FleetServicer_to_server(fleet, server)
     if operator:
-        enrollment_pb2_grpc.add_EnrollmentServicer_to_server(Enrollment(storage, refused, operator), server)
+        enrollment_pb2_grpc.add_EnrollmentServicer_to_server(Enrollment(storage, fleet.refused, operator), server)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     return server
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, case, func, select, update
 from server.errors import RoundClosed, TooStale, WrongState
 from server.records import Assignment, AssignmentState, RoundState, RunState
 from server.settings import RunOptions
+from server.sql_rows import options_from
 from server.sql_tables import assignments, rounds, runs
 
 counted_in: Any = case((assignments.c.sequence.is_(None), assignments.c.round), else_=assignments.c.folded_in)
@@ -27,7 +28,7 @@ def expect(db: Connection, part: Assignment) -> int | None:
         RoundClosed, TooStale: see ``State.expect``.
     """
     run = db.execute(select(runs.c.options).where(runs.c.run_id == part.run_id)).scalar_one()
-    options = RunOptions.model_validate_json(run)
+    options = options_from(run)
     if options.is_async:
         return _place(db, part, options)
     mine = select(rounds.c.state).where(is_round(part.run_id, part.round)).with_for_update(read=True)

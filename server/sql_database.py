@@ -1,5 +1,6 @@
 """Transactions on a SQL database, through SQLAlchemy Core; where SQLite and PostgreSQL differ."""
 
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 from ravan.errors import EnvironmentProblem
 from ravan.faults import reached
 
+WRITES = "ravan_writes"
+"""Option of connections whose transaction is to have the lock of all writers from its beginning, where there is one."""
+
 
 class SqlDatabase:
     """What the parts of the SQL state have in common.
@@ -23,6 +27,7 @@ class SqlDatabase:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._joint = threading.local()
 
     def close(self) -> None:
         """Releases the connections."""
@@ -30,12 +35,54 @@ class SqlDatabase:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """One transaction; a database that is away, full, locked or broken is explained."""
+        """One transaction, within one that ``joined`` began if there is any.
+
+        A database that is away, full, locked or broken is explained.
+        """
+        joint: Connection | None = getattr(self._joint, "db", None)
+        with self._explained():
+            if joint is None:
+                with self._begun(writes=True) as db:
+                    yield db
+            else:
+                with joint.begin_nested():
+                    yield joint
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """One commit for all transactions of this thread in the block; one that fails leaves the others as they are.
+
+        A database that another program has locked is not waited for here if the block has read before it writes.
+        """
+        with self._explained(), self._begun(writes=False) as db:
+            self._joint.db = db
+            try:
+                yield
+            finally:
+                self._joint.db = None
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """A transaction that changes nothing: within another one there is nothing to take back."""
+        joint: Connection | None = getattr(self._joint, "db", None)
+        with self._explained():
+            if joint is None:
+                with self._begun(writes=False) as db:
+                    yield db
+            else:
+                yield joint
+
+    @contextmanager
+    def _begun(self, *, writes: bool) -> Iterator[Connection]:
+        with self._engine.connect() as db, db.execution_options(**{WRITES: writes}).begin():
+            yield db
+            reached("before-commit")
+        reached("committed")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
         try:
-            with self._engine.begin() as db:
-                yield db
-                reached("before-commit")
-            reached("committed")
+            yield
         except (OperationalError, InternalError, NoConnection) as error:
             reason = first_line(getattr(error, "orig", error))
             raise EnvironmentProblem(
@@ -44,12 +91,12 @@ class SqlDatabase:
 
     def all(self, query: Select[Any]) -> list[dict[str, Any]]:
         """Every row of a query."""
-        with self.transaction() as db:
+        with self._reading() as db:
             return [dict(row) for row in db.execute(query).mappings()]
 
     def first(self, query: Select[Any]) -> dict[str, Any] | None:
         """A query's first row."""
-        with self.transaction() as db:
+        with self._reading() as db:
             row = db.execute(query.limit(1)).mappings().first()
             return None if row is None else dict(row)
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 from ravan.runtime.session import Evaluation
@@ -34,8 +35,14 @@ def _take_evaluation(row: dict[str, Any]) -> Evaluation | None:
 def run_from(row: dict[str, Any]) -> Run:
     """The run of a row."""
     initial = _take_evaluation(row)
-    options = RunOptions.model_validate_json(row.pop("options"))
+    options = options_from(row.pop("options"))
     return Run(**{**row, "state": RunState(row["state"])}, options=options, initial=initial)
+
+
+@lru_cache(maxsize=16)
+def options_from(text: str) -> RunOptions:
+    """A run's options; read once, for they never change and every call of a device needs them."""
+    return RunOptions.model_validate_json(text)
 
 
 def round_from(row: dict[str, Any]) -> Round:

@@ -11,6 +11,7 @@ from ravan.runtime.session import Evaluation
 from server.errors import Conflict, NotFound, NotSelected, Revoked, WrongState
 from server.records import Assignment, AssignmentState, Device, Round, RoundState, Run, RunState
 from server.sql_buffer import buffered, counted_in, counts_in, expect, fill, is_round
+from server.sql_database import WRITES
 from server.sql_keyring import SqlKeyring
 from server.sql_rows import assignment_from, assignment_row, evaluation_row, round_from, row_of, run_from
 from server.sql_tables import assignments, create_tables, devices, holders, metadata, rounds, runs
@@ -33,8 +34,14 @@ def open_sqlite(folder: Path, patience: float = 10) -> "SqlState":
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # sqlite3 would begin no transaction before the first change
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(db: Connection) -> None:
+        # Who reads first and writes later would be refused at once, not made to wait, while another program writes.
+        db.exec_driver_sql("BEGIN IMMEDIATE" if db.get_execution_options().get(WRITES) else "BEGIN")
 
     try:
         return SqlState(engine)
@@ -123,6 +130,11 @@ class SqlState(SqlKeyring):
             round_from(row)
             for row in self.all(select(rounds).where(rounds.c.run_id == run_id).order_by(rounds.c.number))
         ]
+
+    def count_published(self, run_id: str) -> int:
+        mine = (rounds.c.run_id == run_id) & (rounds.c.state == RoundState.PUBLISHED)
+        row = self.first(select(func.count().label("published")).where(mine))
+        return int(row["published"]) if row else 0
 
     def current_round(self, run_id: str) -> Round | None:
         row = self.first(select(rounds).where(rounds.c.run_id == run_id).order_by(rounds.c.number.desc()))

@@ -68,6 +68,10 @@ class State(Keyring, Protocol):
         """A run's rounds in order."""
         ...
 
+    def count_published(self, run_id: str) -> int:
+        """How many of a run's rounds are published."""
+        ...
+
     def current_round(self, run_id: str) -> Round | None:
         """A run's newest round."""
         ...

@@ -10,9 +10,11 @@ import structlog
 from ravan.errors import UpdateError
 from ravan.faults import reached
 from ravan.norms import Norms
-from server.errors import BadRequest, Conflict, Incomplete, Refusal, TooLarge, WrongHash, WrongOffset
+from server.errors import BadRequest, Incomplete, Refusal, TooLarge, WrongHash, WrongOffset
+from server.looks import counts
 from server.partials import Partial
-from server.records import Assignment, AssignmentState
+from server.records import Assignment
+from server.state import State
 from server.storage import Storage
 from server.turns import Turn, Turns
 
@@ -37,11 +39,7 @@ class Uploads:
             Conflict: another one is.
         """
         part = await self._storage.call(self._storage.state.assignment, run_id, number, device_id)
-        if part is None or part.state is not AssignmentState.RECEIVED:
-            return False
-        if part.sha256 != sha256:
-            raise Conflict("Another update by this device is already counted: check in for the next round.")
-        return True
+        return counts(part, sha256)
 
     async def held(self, part: Assignment, sha256: str) -> int:
         """Bytes of an update that are on disk."""
@@ -75,11 +73,7 @@ class Uploads:
         Raises:
             Conflict, RoundClosed, TooStale: it can't be.
         """
-        assert received.sha256 is not None
-        if await self.is_counted(received.run_id, received.round, received.device_id, received.sha256):
-            return False
-        await self._storage.call(self._storage.state.expect, received)
-        return True
+        return await self._storage.call(_may_count, self._storage.state, received)
 
     async def _receive(
         self,
@@ -105,15 +99,32 @@ class Uploads:
     async def _settle(self, received: Assignment, check: Callable[[bytes], Norms], partial: Partial) -> None:
         """Checks, stores and counts an update whose bytes are complete."""
         async with self._settling:
-            data = await asyncio.to_thread(partial.read)
-            if hashlib.sha256(data).hexdigest() != received.sha256:
-                raise WrongHash("The bytes received do not match the header: send the update again.")
-            norms = await asyncio.to_thread(check, data)
+            data, norms = await asyncio.to_thread(_checked, partial, received, check)
             reached("update-admitted")
             await self._storage.keep_update(received.measured(norms), data)
         reached("update-counted")
         self._storage.partials.drop(received.receipt)
         log.info("update received", run=received.run_id, round=received.round, device=received.device_id[:8])
+
+
+def _may_count(state: State, received: Assignment) -> bool:
+    assert received.sha256 is not None
+    if counts(state.assignment(*received.key), received.sha256):
+        return False
+    state.expect(received)
+    return True
+
+
+def _checked(partial: Partial, received: Assignment, check: Callable[[bytes], Norms]) -> tuple[bytes, Norms]:
+    """The bytes of a whole update and how far it moved.
+
+    Raises:
+        WrongHash, UpdateError: it must not be stored.
+    """
+    data = partial.read()
+    if hashlib.sha256(data).hexdigest() != received.sha256:
+        raise WrongHash("The bytes received do not match the header: send the update again.")
+    return data, check(data)
 
 
 async def _collect(partial: Partial, size: int, pieces: AsyncIterator[bytes], turn: Turn) -> None:

@@ -141,11 +141,14 @@ def header_of(device_id: str, binding: pb.Binding, data: bytes) -> pb.UploadHead
 
 
 def tasks_of(devices: Sequence[Device]) -> list[pb.Task]:
-    """Lets devices check in until each has a part in the open round; their tasks, in the same order."""
+    """Lets devices check in until each has a part in the open round; their tasks, in the same order.
+
+    They do so in turn, so that no answer may wait for the next one's check-in.
+    """
     tasks: dict[str, pb.Task] = {}
     while len(tasks) < len(devices):
         for device in devices:
-            answer = device.client.check_in(f"device {device.number}", CAPABILITIES)
+            answer = device.client.check_in(f"device {device.number}", CAPABILITIES, hold=0)
             if answer.HasField("task"):
                 tasks[device.device_id] = answer.task
         time.sleep(0.02)

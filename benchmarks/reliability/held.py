@@ -1,4 +1,6 @@
-"""Devices that are held: each has a connection of its own, checks in, and comes back when it is told to.
+"""Devices that wait: each has a connection of its own, checks in, and comes back when it is told to.
+
+The server may hold the check-ins of every other one, as of devices of this version; the others are of an older one.
 
 usage: python -m benchmarks.reliability.held ADDRESS FIRST COUNT: devices FIRST to FIRST + COUNT, until the input ends;
 then prints the moments at which they came back, Unix time, and how many calls failed.
@@ -17,6 +19,7 @@ from dataclasses import dataclass, field
 import grpc
 
 from benchmarks.reliability.devices import CAPABILITIES
+from edge.fleet_client import HOLD_SECONDS
 from protos.ravan.v1 import fleet_pb2 as pb
 from protos.ravan.v1 import fleet_pb2_grpc as rpc
 from ravan.rpc.transfer import CHANNEL_OPTIONS
@@ -79,6 +82,7 @@ async def _device(address: str, number: int, seen: Crowd) -> None:
     async with grpc.aio.insecure_channel(address, options) as channel:
         stub = rpc.FleetStub(channel)
         request = pb.CheckInRequest(device_id=f"{number + 1:032x}", name="held", capabilities=CAPABILITIES)
+        request.hold_seconds = HOLD_SECONDS * (number % 2)
         while True:
             try:
                 wait = (await stub.CheckIn(request, timeout=60)).wait

@@ -49,6 +49,15 @@ def test_a_bundle_is_fetched_once(home: Home, bundle: Bundle) -> None:
     assert len(server.fetched) == 1 + len(bundle.manifest.files)
 
 
+def test_a_file_that_changes_later_is_noticed_and_fetched_again(home: Home, bundle: Bundle) -> None:
+    server = Served(bundle)
+    held = home.bundle(server, bundle_id(bundle))  # type: ignore[arg-type]
+    name = next(iter(bundle.manifest.files))
+    held.path(name).write_bytes(b"x" * held.path(name).stat().st_size)
+    again = home.bundle(server, bundle_id(bundle))  # type: ignore[arg-type]
+    assert again.path(name).read_bytes() == bundle.path(name).read_bytes()
+
+
 def test_a_download_goes_on_where_it_was_cut_off(home: Home, bundle: Bundle, tmp_path: Path) -> None:
     partial = tmp_path / "home" / "bundles" / f"{bundle_id(bundle)}.partial"
     partial.mkdir()

@@ -9,7 +9,7 @@ from benchmarks.reliability import crowd
 
 @pytest.mark.timeout(300)
 def test_a_hundred_held_devices_cost_little_and_all_come_back(tmp_path: Path) -> None:
-    memory, _ = crowd.held(tmp_path / "held", 100, 13.0, 4.0)
+    memory, _ = crowd.held(tmp_path / "held", 100, 18.0, 4.0)
     assert memory.met, memory
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -50,8 +52,10 @@ class Host:
         while not await self.coordinator.step(await self.coordinator.find_run(self.run.run_id)):
             pass
 
-    async def check_in(self, device: str, head_budget: float = 1.0, formats: Sequence[int] = ()) -> pb.CheckInResponse:
-        """One device's check-in; without formats that of a device that knows fp32 alone."""
+    async def check_in(
+        self, device: str, head_budget: float = 1.0, formats: Sequence[int] = (), hold: float = 0.0
+    ) -> pb.CheckInResponse:
+        """One device's check-in; without formats and ``hold`` that of an older device, which knows fp32 alone."""
         capabilities = pb.Capabilities(
             cores=2,
             memory_bytes=1 << 30,
@@ -59,7 +63,9 @@ class Host:
             head_budget=head_budget,
             wire_formats=formats,  # type: ignore[arg-type]
         )
-        return await self.fleet.CheckIn(pb.CheckInRequest(device_id=device, name="test", capabilities=capabilities))
+        return await self.fleet.CheckIn(
+            pb.CheckInRequest(device_id=device, name="test", capabilities=capabilities, hold_seconds=hold)
+        )
 
     async def tasks(self, devices: list[str], formats: Sequence[int] = ()) -> dict[str, pb.Task]:
         """Opens a round and returns the tasks of the devices that were selected."""
@@ -93,14 +99,23 @@ class Host:
 
         return (await self.fleet.UploadUpdate(messages())).receipt
 
+    @asynccontextmanager
+    async def moving(self) -> AsyncIterator[None]:
+        """The coordinator takes steps by itself, as in a real server."""
+        moving = asyncio.create_task(self.coordinator.serve())
+        try:
+            yield
+        finally:
+            moving.cancel()
+            await asyncio.gather(moving, return_exceptions=True)
+
 
 @asynccontextmanager
-async def hosting(state: Path, bundle: Bundle) -> AsyncIterator[Host]:
-    """A server on a free port, with state in a folder that may hold an earlier server's."""
+async def hosting(state: Path, bundle: Bundle, database: str = "") -> AsyncIterator[Host]:
+    """A server on a free port, with state in a folder that may hold an earlier server's, or in a database beside it."""
+    shared: dict[str, Any] = {"state": database, "folder": state, "lease": 0.5} if database else {"state": state}
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(
-            serving(ServeSettings(state=state, listen="127.0.0.1:0", insecure=True))
-        )
+        server = await stack.enter_async_context(serving(ServeSettings(listen="127.0.0.1:0", insecure=True, **shared)))
         devices = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{server.port}"))
         operator = await stack.enter_async_context(grpc.aio.insecure_channel(control_address(state, "").target))
         fleet, control = fleet_pb2_grpc.FleetStub(devices), control_pb2_grpc.ControlStub(operator)

@@ -16,7 +16,7 @@ from ravan.bundle import Bundle
 from ravan.norms import Norms
 from ravan.update import encode
 from server import turns
-from server.door import admit
+from server.door import Door
 from server.records import AssignmentState
 from tests.server.hosting import DEVICES, Host, hosting, refusal
 
@@ -140,14 +140,14 @@ def test_a_line_that_is_silent_makes_way_for_the_device_that_came_back(
 def test_an_update_that_is_whole_counts_even_if_the_line_breaks_then(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_the_door = threading.Event()
+    at_the_door, admit = threading.Event(), Door.admit
 
     def slowly(*arguments: Any) -> Norms:
         at_the_door.set()
         time.sleep(0.2)
         return admit(*arguments)
 
-    monkeypatch.setattr("server.fleet.admit", slowly)
+    monkeypatch.setattr(Door, "admit", slowly)
 
     async def play(host: Host) -> None:
         run = await host.begin()

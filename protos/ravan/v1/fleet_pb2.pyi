@@ -52,14 +52,16 @@ HEAD_SCORING_WEIGHT: HeadScoring
 HEAD_SCORING_GRADIENT: HeadScoring
 
 class CheckInRequest(_message.Message):
-    __slots__ = ("device_id", "name", "capabilities")
+    __slots__ = ("device_id", "name", "capabilities", "hold_seconds")
     DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
+    HOLD_SECONDS_FIELD_NUMBER: _ClassVar[int]
     device_id: str
     name: str
     capabilities: Capabilities
-    def __init__(self, device_id: _Optional[str] = ..., name: _Optional[str] = ..., capabilities: _Optional[_Union[Capabilities, _Mapping]] = ...) -> None: ...
+    hold_seconds: float
+    def __init__(self, device_id: _Optional[str] = ..., name: _Optional[str] = ..., capabilities: _Optional[_Union[Capabilities, _Mapping]] = ..., hold_seconds: _Optional[float] = ...) -> None: ...
 
 class Capabilities(_message.Message):
     __slots__ = ("cores", "memory_bytes", "machine", "software", "head_budget", "wire_formats")

@@ -82,7 +82,8 @@ class FleetServicer(object):
     """
 
     def CheckIn(self, request, context):
-        """Says that the device is there; answers with a task or with when to come back.
+        """Says that the device is there; answers with a task or with when to come back. The answer may be held until there is
+        a task, for as long as the device says.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,9 @@ class FleetStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FleetAsyncStub: ...
     CheckIn: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.CheckInRequest, _fleet_pb2.CheckInResponse]
-    """Says that the device is there; answers with a task or with when to come back."""
+    """Says that the device is there; answers with a task or with when to come back. The answer may be held until there is
+    a task, for as long as the device says.
+    """
     FetchBundle: _grpc.UnaryStreamMultiCallable[_fleet_pb2.FetchBundleRequest, _fleet_pb2.FetchBundleResponse]
     """Streams one file of a bundle from an offset on. The file "manifest.json" comes first: its sha256 is the bundle's id."""
     FetchAdapter: _grpc.UnaryStreamMultiCallable[_fleet_pb2.FetchAdapterRequest, _fleet_pb2.FetchAdapterResponse]
@@ -64,7 +66,9 @@ class FleetAsyncStub(FleetStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CheckIn: _aio.UnaryUnaryMultiCallable[_fleet_pb2.CheckInRequest, _fleet_pb2.CheckInResponse]  # type: ignore[assignment]
-    """Says that the device is there; answers with a task or with when to come back."""
+    """Says that the device is there; answers with a task or with when to come back. The answer may be held until there is
+    a task, for as long as the device says.
+    """
     FetchBundle: _aio.UnaryStreamMultiCallable[_fleet_pb2.FetchBundleRequest, _fleet_pb2.FetchBundleResponse]  # type: ignore[assignment]
     """Streams one file of a bundle from an offset on. The file "manifest.json" comes first: its sha256 is the bundle's id."""
     FetchAdapter: _aio.UnaryStreamMultiCallable[_fleet_pb2.FetchAdapterRequest, _fleet_pb2.FetchAdapterResponse]  # type: ignore[assignment]
@@ -91,7 +95,9 @@ class FleetServicer(metaclass=_abc_1.ABCMeta):
         request: _fleet_pb2.CheckInRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.CheckInResponse, _abc.Awaitable[_fleet_pb2.CheckInResponse]]:
-        """Says that the device is there; answers with a task or with when to come back."""
+        """Says that the device is there; answers with a task or with when to come back. The answer may be held until there is
+        a task, for as long as the device says.
+        """
 
     @_abc_1.abstractmethod
     def FetchBundle(

@@ -1,0 +1,1 @@
+"""What Flower runs: clients that add a constant."""
