@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.report import write_section
 from demo.data import Corpus, dirichlet_split, newsgroups, write_jsonl
 from edge.hidden import HiddenExamples, HiddenStates
-from edge.training import mini_batches, train_locally
+from edge.training import MiniBatches, train_locally
 from export.bundle import ExportOptions, export_bundle
 from export.text_classifier import text_classifier
 from ravan.aggregate import Contribution, average
@@ -112,7 +112,7 @@ def play(
         contributions = []
         for device in sorted(chooser.choice(len(devices), CLIENTS, replace=False).tolist()):
             generator = np.random.default_rng([seed, number, device])
-            batches = mini_batches(devices[device], plan.batch_size, TOKENS, generator)
+            batches = MiniBatches(devices[device], plan.batch_size, TOKENS, generator)
             local = train_locally(step, spec, adapter, batches, plan, 1.0, generator)
             contributions.append(Contribution(f"{device:04}", partial(_same, send(device, adapter, local.update))))
             count += len(local.losses)

@@ -23,7 +23,7 @@ from benchmarks.report import write_section
 from demo.data import Corpus, dirichlet_split, newsgroups, write_jsonl
 from edge.errors import Diverged
 from edge.hidden import HiddenExamples, HiddenStates
-from edge.training import mini_batches, train_locally
+from edge.training import MiniBatches, train_locally
 from export.bundle import ExportOptions, export_bundle
 from export.text_classifier import text_classifier
 from ravan.aggregate import Contribution
@@ -138,7 +138,7 @@ class Federation:
         generator, examples = np.random.default_rng([number, device]), self._devices[device]
         if turned:
             examples = LabelsTurnedRound(examples, self._bundle.manifest.classes)
-        batches = mini_batches(examples, PLAN.batch_size, 0, generator)
+        batches = MiniBatches(examples, PLAN.batch_size, 0, generator)
         try:
             return train_locally(self._step, self.spec, base, batches, PLAN, 1.0, generator).update
         except Diverged:

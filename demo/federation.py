@@ -99,7 +99,7 @@ class Federation(Kept):
         """The commands of the client processes."""
         commands = []
         for number, shards in enumerate(self._dealt(), 1):
-            command = [str(self.edge_python), "-m", "edge.cli", "run", "--until-finished"]
+            command = [str(self.edge_python), "-m", "edge.cli", "run", "--until-finished", "--priority", "normal"]
             command += ["--home", str(self._home(number)), "--threads", str(self.threads)]
             command += ["--heads", str(BUDGETS[(number - 1) % len(BUDGETS)])]
             for shard in shards:

@@ -3,14 +3,15 @@
 import json
 import statistics
 import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from edge.itself import own_command
 from edge.runtimes import Runtime, Runtimes
+from edge.steps import open_step
 from edge.training import accumulate
 from ravan.bundle import INITIAL, PREFIX, Bundle, open_bundle
 from ravan.bundle_files import ARTIFACTS
@@ -52,7 +53,7 @@ def measure(
         RuntimeProblem: the process ended without a result; its last words are in the message.
     """
     arguments = [str(bundle), str(ort_python or ""), preset, str(batch), str(length), str(steps)]
-    done = subprocess.run([sys.executable, "-m", "edge.bench", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([*own_command("_bench"), *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeProblem(
             f"Preset {preset} could not be measured ({last_words(done)}): use smaller batches or free memory."
@@ -69,7 +70,7 @@ def measure_here(bundle: Bundle, runtimes: Runtimes, preset: str, batch: int, le
     if PREFIX in bundle.manifest.files:
         parts, prefix_seconds = with_hidden(parts, Prefix(bundle, chosen.runtime), steps)
     began = time.perf_counter()
-    with closing(runtimes.open(bundle, chosen.runtime)) as step:
+    with closing(open_step(runtimes, bundle, chosen.runtime)) as step:
         load_seconds, loaded = time.perf_counter() - began, peak_memory() + step.peak_memory
         spec = bundle.manifest.adapter
         trainables = decode(spec, bundle.path(INITIAL).read_bytes()).trainables(spec)
@@ -104,13 +105,10 @@ def median_seconds(steps: int, work: Callable[[], object]) -> float:
     return statistics.median(seconds[1:])
 
 
-def _main() -> None:
-    folder, ort_python, preset, *numbers = sys.argv[1:]
+def main(arguments: Sequence[str]) -> None:
+    """Measures what ``measure`` asks for, in its process."""
+    folder, ort_python, preset, *numbers = arguments
     batch, length, steps = map(int, numbers)
     runtimes = Runtimes(Runtime.ORT_TRAINING, Path(ort_python)) if ort_python else Runtimes()
     bundle = open_bundle(Path(folder), may_lack=ARTIFACTS)
     print(json.dumps(asdict(measure_here(bundle, runtimes, preset, batch, length, steps))))  # noqa: T201
-
-
-if __name__ == "__main__":
-    _main()

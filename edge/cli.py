@@ -1,49 +1,39 @@
 """ravan-edge: train on private data and share only s_i H_i."""
 
 import json
-import signal
 import threading
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from edge.bench import Measurement, measure
-from edge.device import Device, DeviceOptions
+from edge.client import become
 from edge.enrollment import enroll as enroll_device
 from edge.enrollment import rotate as rotate_key
-from edge.errors import NotEnrolled, Stopped
+from edge.errors import NotEnrolled
 from edge.fleet_client import FleetClient
 from edge.home import Home
-from edge.progress import progress_for
 from edge.runtimes import Runtime, Runtimes
+from edge.setting_out import client_settings
 from edge.settings import DEFAULT_HOME, EdgeSettings, PersonalizeSettings, PredictSettings
-from edge.workshop import Workshop
 from ravan.bundle import open_bundle
 from ravan.bundle_files import ARTIFACTS
 from ravan.cli.errors import run as run_app
 from ravan.cli.logs import configure_logs
 from ravan.cli.output import Format, RowFormat
 from ravan.cli.settings import command
-from ravan.errors import RavanError, SettingsError
-from ravan.rpc.address import is_local, read_authority
+from ravan.errors import SettingsError
+from ravan.rpc.address import read_authority
 from ravan.rpc.keys import read_public
-from ravan.runtime.dataset import find_dataset
 from ravan.runtime.footprint import PRESETS
 from ravan.runtime.session import require_runtime
 
-log = structlog.get_logger()
-
-
-CHECK_SECONDS = 0.2
-LOCAL_SERVER = "127.0.0.1:7071"
 HomeOption = Annotated[Path, typer.Option(help="Folder of the device's identity.", envvar="RAVAN_EDGE_HOME")]
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -58,22 +48,7 @@ def begin() -> None:
 @command(EdgeSettings)
 def run(settings: EdgeSettings) -> None:
     """Take part in federated runs until Ctrl-C, one device for each data file."""
-    devices = device_options(settings)
-    runtimes = Runtimes.find(settings.runtime, settings.ort_training_python)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    home = Home(settings.home)
-    workshop = Workshop(settings.session, home.hidden_states, settings.cache_mb << 20, runtimes)
-    progress = progress_for(Console(stderr=True))
-
-    with closing(home), closing(workshop), ThreadPoolExecutor(len(devices), "device") as threads:
-        clients = [connect(home, settings, options.name, stop) for options in devices]
-        running = {
-            threads.submit(Device(options, client, home, workshop, progress, stop).run)
-            for options, client in zip(devices, clients, strict=True)
-        }
-        _finish(running, clients, stop)
+    become(client_settings(settings))
 
 
 @app.command()
@@ -186,76 +161,6 @@ def bench_table(measured: Sequence[Measurement]) -> Table:
         shown = [f"{m.load_seconds:.2f}", *(f"{figure:,.0f}" for figure in figures)]
         table.add_row(m.runtime, m.preset, str(preset.runtime.threads or "all"), str(m.micro_batch), *shown)
     return table
-
-
-def connect(home: Home, settings: EdgeSettings, name: str, stop: threading.Event) -> FleetClient:
-    """A device's connection: with the key it enrolled with, or to an insecure server on this machine.
-
-    Raises:
-        SettingsError: a server on another machine must not be insecure.
-        NotEnrolled: the device has no key.
-    """
-    if settings.insecure:
-        server = settings.server or LOCAL_SERVER
-        if not is_local(server):
-            raise SettingsError(f"--insecure: {server} is not this machine: leave it out, and enroll this device.")
-        return FleetClient(server, home.device_id(name), stop)
-    identity = home.identities.get(name)
-    if identity is None and len(settings.data) == 1:
-        identity = home.identities.get("")
-    if identity is None:
-        named = f" --name {name}" if len(settings.data) > 1 else ""
-        raise NotEnrolled(
-            f"Device {name} is not enrolled in {settings.home}: ask the operator for a token and run "
-            f"ravan-edge enroll --server HOST:PORT --ca ca.pem --token TOKEN{named}."
-        )
-    return FleetClient(settings.server or identity.server, identity.device_id, stop, identity)
-
-
-def device_options(settings: EdgeSettings) -> list[DeviceOptions]:
-    """One device for each data file, named by the setting or after the file.
-
-    Raises:
-        SettingsError: two devices would share a name, or there is no such dataset.
-    """
-    make = find_dataset(settings.dataset) if settings.dataset else None
-    names = [settings.name or path.stem for path in settings.data]
-    if settings.name and len(names) > 1:
-        names = [f"{settings.name}-{path.stem}" for path in settings.data]
-    if len(set(names)) < len(names):
-        raise SettingsError("Two data files have the same name, which names the device: rename one.")
-    return [
-        DeviceOptions(
-            name,
-            path,
-            settings.heads,
-            settings.micro_batch,
-            settings.skip_bad,
-            settings.until_finished,
-            make,
-            key_days=settings.key_days,
-            held_out=settings.held_out,
-            seed=settings.seed,
-        )
-        for name, path in zip(names, settings.data, strict=True)
-    ]
-
-
-def _finish(running: set[Future[None]], clients: list[FleetClient], stop: threading.Event) -> None:
-    """Waits for all devices; one that fails is logged at once, and the first decides the exit code at the end."""
-    failures: list[BaseException] = []
-    while running:
-        ended, running = wait(running, timeout=CHECK_SECONDS, return_when=FIRST_COMPLETED)
-        if stop.is_set():
-            for client in clients:
-                client.close()  # so that no call outlasts the wish to stop
-        for error in filter(None, (device.exception() for device in ended)):
-            if isinstance(error, Stopped):
-                continue
-            log.error("device ended", reason=str(error), exc_info=None if isinstance(error, RavanError) else error)
-            failures.append(error)
-    if failures:
-        raise failures[0]
 
 
 def main() -> None:

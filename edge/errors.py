@@ -6,6 +6,9 @@ RavanError
 ├── NotEnrolled    the device has no key that a server knows
 ├── Stopped    the client is told to end while it waits
 ├── Diverged   the local run left the numbers
+├── WorkFailed the worker says that a local run came to nothing, with its code
+├── WorkerEnded    the worker crashed, or was killed
+├── RoundOver  the round was over before the local run
 └── TaskFailed a task that came to nothing; the reason is in the log
 """
 
@@ -44,6 +47,26 @@ class Diverged(RavanError):
     """The loss or a gradient of the local run is not finite."""
 
     code = "diverged"
+
+
+class WorkFailed(RavanError):
+    """A local run came to nothing; ``code`` is that of the error in the worker."""
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+class WorkerEnded(RavanError):
+    """The worker crashed, or was killed; what it had kept is there."""
+
+    code = "worker-ended"
+
+
+class RoundOver(RavanError):
+    """The round was over before the local run."""
+
+    code = "round-over"
 
 
 class TaskFailed(RavanError):

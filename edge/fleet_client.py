@@ -16,6 +16,7 @@ from protos.ravan.v1 import fleet_pb2_grpc as rpc
 from protos.ravan.v1.enrollment_pb2 import RotateKeyRequest
 from protos.ravan.v1.enrollment_pb2_grpc import EnrollmentStub
 from ravan.errors import BundleError, MalformedUpdate, NotTrusted
+from ravan.faults import reached
 from ravan.rpc.address import speaks_tls, tls_problem
 from ravan.rpc.refusal import code_of, sentence_of, status_of
 from ravan.rpc.signing import Signing, signed_channel
@@ -116,6 +117,7 @@ class FleetClient:
                 if position > size:
                     raise BundleError(f"The server sends more of {file} than its {size} bytes: tell the operator.")
                 write(message.data)
+                reached("piece-fetched")
 
         self._call(attempt)
 
@@ -240,6 +242,7 @@ def _messages(header: pb.UploadHeader, data: bytes, offset: int) -> Iterator[pb.
     yield pb.UploadUpdateRequest(header=goes_on)
     for piece in chunks(data[offset:]):
         yield pb.UploadUpdateRequest(data=piece)
+        reached("piece-sent")
 
 
 def _stopped() -> Stopped:

@@ -9,32 +9,31 @@ from pathlib import Path
 
 import structlog
 
+from edge.desk import Desk
 from edge.fleet_client import FleetClient
 from edge.identity import Identities
-from edge.left_out import LeftOut
-from protos.ravan.v1 import fleet_pb2 as pb
 from ravan.bundle import Bundle, Manifest, open_bundle
 from ravan.bundle_files import ARTIFACTS, MANIFEST, check_file
 from ravan.errors import BundleError
+from ravan.faults import reached
 from ravan.files import lock_folder, sync_folder, write_atomically
-from ravan.runtime.adapter import bundle_of
-from ravan.runtime.session import require_runtime
 
 log = structlog.get_logger()
-OptionalFiles = Callable[[Manifest], Collection[str]]
-"""Those of a bundle's artifacts that a device downloads."""
+Admit = Callable[[Manifest], Collection[str]]
+"""Called with a manifest before anything more of its bundle is fetched: raises EnvironmentProblem or BundleError if the
+bundle is not for this device, and returns those of the artifacts that it downloads."""
 LEFT_OUT = ".left-out"
 LARGEST_MANIFEST = 16 << 20  # bytes
-BUNDLES = "bundles"
+BUNDLES, WORK = "bundles", "work"
 SHA256 = "[0-9a-f]{64}"
 
 
 class Home:
-    """Identities below ``devices/`` and bundles below ``bundles/``; one client uses a home at a time.
+    """Identities below ``devices/``, bundles below ``bundles/``, work in hand below ``work/``; one client at a time.
 
     Attributes:
         identities: the devices' keys.
-        hidden_states: where the cache of a frozen prefix's results stands.
+        folder: its own.
 
     Raises:
         EnvironmentProblem: the folder can't be written, or another client uses it.
@@ -46,7 +45,7 @@ class Home:
         self._bundles.mkdir(exist_ok=True)
         self._lock = lock_folder(folder, "client")
         self.identities = Identities(devices)
-        self.hidden_states = folder / "hidden.sqlite"
+        self.folder = folder
         self._fetching = threading.Lock()
 
     def close(self) -> None:
@@ -60,18 +59,17 @@ class Home:
             write_atomically(path, secrets.token_hex(16).encode())
         return path.read_text("ascii")
 
-    def left_out(self, name: str, binding: pb.Binding) -> LeftOut:
-        """What the uploads of the device of this name left out in a run."""
-        return LeftOut(self.identities.path(name, LEFT_OUT), binding.run_id, binding.bundle_id)
+    def desk(self, name: str) -> Desk:
+        """Where the work of the device of this name lies."""
+        left_out = self.identities.path(name, LEFT_OUT)
+        return Desk(self.folder / WORK / left_out.stem, left_out)
 
-    def bundle(self, client: FleetClient, bundle_id: str, optional: OptionalFiles = lambda _: ()) -> Bundle:
+    def bundle(self, client: FleetClient, bundle_id: str, admit: Admit = lambda _: ()) -> Bundle:
         """The bundle with this id, fetched if it is not here, whole and checked.
-
-        Of the files that only some devices need, those are fetched that ``optional`` names.
 
         Raises:
             BundleError: what the server sends is not the bundle of this id.
-            EnvironmentProblem: it needs a newer onnxruntime; nothing more than the manifest is fetched.
+            EnvironmentProblem: it is not for this device; nothing more than the manifest is fetched.
         """
         if not re.fullmatch(SHA256, bundle_id):  # or the server could name any folder of this device
             raise BundleError("The server names a bundle by no sha256: tell the operator, and trust nothing it sends.")
@@ -84,8 +82,8 @@ class Home:
                     log.warning("bundle dropped", reason=str(error))
                     shutil.rmtree(folder)
                 else:
-                    return self._complete(client, held, optional(held.manifest))
-            return self._fetch(client, bundle_id, folder, optional)
+                    return self._complete(client, held, admit(held.manifest))
+            return self._fetch(client, bundle_id, folder, admit)
 
     def _complete(self, client: FleetClient, held: Bundle, optional: Collection[str]) -> Bundle:
         """Adds what of the optional files is not here yet."""
@@ -99,7 +97,7 @@ class Home:
             shutil.rmtree(partial)
         return held
 
-    def _fetch(self, client: FleetClient, bundle_id: str, folder: Path, optional: OptionalFiles) -> Bundle:
+    def _fetch(self, client: FleetClient, bundle_id: str, folder: Path, admit: Admit) -> Bundle:
         """Downloads manifest and files, then gives the folder its name."""
         partial = _partial(folder)
         received = bytearray()
@@ -109,12 +107,12 @@ class Home:
             raise BundleError(
                 "The server's manifest is not the one of this bundle: ask the operator to restart the run."
             )
-        require_runtime(manifest)
-        wanted = set(optional(manifest))
+        wanted = set(admit(manifest))
         self._download(client, manifest, [f for f in manifest.files if f in wanted or f not in ARTIFACTS], partial)
         write_atomically(partial / MANIFEST, manifest.to_json().encode())
         partial.rename(folder)
         sync_folder(self._bundles)
+        reached("bundle-fetched")
         log.info("bundle fetched", bundle=bundle_id[:12])
         return _opened(folder, bundle_id)
 
@@ -133,6 +131,7 @@ class Home:
             except BundleError:
                 path.unlink()
                 raise
+            reached("file-fetched")
 
 
 def _partial(folder: Path) -> Path:
@@ -140,24 +139,6 @@ def _partial(folder: Path) -> Path:
     partial = folder.with_name(f"{folder.name}.partial")
     partial.mkdir(exist_ok=True)
     return partial
-
-
-def find_bundle(adapter: Path, bundle: Path | None, home: Path) -> Bundle:
-    """The bundle in the folder given, or the one in the device's home that the adapter was trained with.
-
-    Raises:
-        BundleError: there is none, or it is damaged.
-    """
-    if bundle is not None:
-        return open_bundle(bundle, may_lack=ARTIFACTS)
-    bundle_id = bundle_of(adapter)
-    folder = home / BUNDLES / bundle_id
-    if not re.fullmatch(SHA256, bundle_id) or not folder.is_dir():
-        raise BundleError(
-            f"{home} has no bundle {bundle_id[:12]}, which {adapter} was trained with: give the --home of a device "
-            "that took part, or the bundle's folder with --bundle."
-        )
-    return open_bundle(folder, may_lack=ARTIFACTS)
 
 
 def _opened(folder: Path, bundle_id: str) -> Bundle:

@@ -1,8 +1,8 @@
 """What the coding of a device's uploads left out, on disk until it gets through: error feedback, see ``ravan.wire``.
 
 One file for a device: 32 bytes that name run and bundle, then every head and the saved tensors in the exact update
-format. In another run the device begins with nothing. A device killed between a receipt and this file adds the former
-rest twice, at most half a step of the coding.
+format. In another run the device begins with nothing. The rest of an upload waits with it in the outbox and gets here
+with its receipt, so that no crash loses or doubles it.
 """
 
 import hashlib
@@ -10,9 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from edge.identity import SECRET
 from ravan.errors import UpdateError
-from ravan.files import write_atomically
 from ravan.spec import AdapterSpec
 from ravan.update import Update, decode, encode
 from ravan.wire import nothing_left_out
@@ -42,6 +40,6 @@ class LeftOut:
             return nothing_left_out(spec)
         return rest if rest.heads.all() else nothing_left_out(spec)
 
-    def write(self, spec: AdapterSpec, rest: Update) -> None:
-        """Keeps the rest, durably, instead of the former one."""
-        write_atomically(self._path, self._owner + encode(spec, rest), SECRET)
+    def bytes_of(self, spec: AdapterSpec, rest: Update) -> bytes:
+        """What the file is to hold once the upload that leaves this out has its receipt."""
+        return self._owner + encode(spec, rest)

@@ -1,6 +1,8 @@
-"""Optimizers on the flat vector of trainables; each starts afresh with every local run."""
+"""Optimizers on the flat vector of trainables: each starts afresh with a local run, or goes on with one cut off."""
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +15,11 @@ from ravan.spec import AdapterSpec
 class Optimizer(Protocol):
     """Changes trainables in place by one step along a gradient."""
 
+    @property
+    def moments(self) -> Mapping[str, Vector]:
+        """What it remembers, by name: another one made with the same goes on where this one is."""
+        ...
+
     def step(self, trainables: Vector, gradient: Vector) -> None:
         """Both are flat, float32, in the spec's order; entries with rate 0 stay as they are."""
 
@@ -20,10 +27,22 @@ class Optimizer(Protocol):
 class AdamW:
     """Adam with decoupled weight decay (arXiv 1711.05101), as torch.optim.AdamW computes it."""
 
-    def __init__(self, rates: Vector, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999)) -> None:
+    def __init__(
+        self,
+        rates: Vector,
+        weight_decay: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        moments: Mapping[str, Vector] = MappingProxyType({}),
+    ) -> None:
         self._rates, self._weight_decay, self._betas = rates, weight_decay, betas
-        self._mean, self._square = np.zeros_like(rates), np.zeros_like(rates)
-        self._steps = 0
+        self._mean, self._square = (_remembered(moments, name, rates) for name in ("mean", "square"))
+        self._steps = int(moments["steps"][0]) if moments else 0
+
+    @property
+    def moments(self) -> Mapping[str, Vector]:
+        """As ``Optimizer.moments``."""
+        steps = np.array([self._steps], np.float32)  # exact: far below 2^24
+        return {"mean": self._mean, "square": self._square, "steps": steps}
 
     def step(self, trainables: Vector, gradient: Vector) -> None:
         """As ``Optimizer.step``."""
@@ -39,9 +58,14 @@ class AdamW:
 class SGD:
     """Stochastic gradient descent with heavy-ball momentum, as torch.optim.SGD computes it."""
 
-    def __init__(self, rates: Vector, momentum: float) -> None:
+    def __init__(self, rates: Vector, momentum: float, moments: Mapping[str, Vector] = MappingProxyType({})) -> None:
         self._rates, self._momentum = rates, np.float32(momentum)
-        self._velocity = np.zeros_like(rates)
+        self._velocity = _remembered(moments, "velocity", rates)
+
+    @property
+    def moments(self) -> Mapping[str, Vector]:
+        """As ``Optimizer.moments``."""
+        return {"velocity": self._velocity}
 
     def step(self, trainables: Vector, gradient: Vector) -> None:
         """As ``Optimizer.step``."""
@@ -49,13 +73,23 @@ class SGD:
         trainables -= self._rates * self._velocity
 
 
-def make_optimizer(plan: TrainingPlan, rates: Vector) -> Optimizer:
-    """The plan's optimizer with a learning rate per trainable."""
+def make_optimizer(
+    plan: TrainingPlan, rates: Vector, moments: Mapping[str, Vector] = MappingProxyType({})
+) -> Optimizer:
+    """The plan's optimizer with a learning rate per trainable, and with what an earlier one remembered if any is given.
+
+    Raises:
+        KeyError, ValueError: ``moments`` are another optimizer's.
+    """
     match plan.optimizer:
         case OptimizerName.ADAMW:
-            return AdamW(rates, plan.weight_decay)
+            return AdamW(rates, plan.weight_decay, moments=moments)
         case OptimizerName.SGD:
-            return SGD(rates, plan.momentum)
+            return SGD(rates, plan.momentum, moments)
+
+
+def _remembered(moments: Mapping[str, Vector], name: str, rates: Vector) -> Vector:
+    return moments[name].copy() if moments else np.zeros_like(rates)
 
 
 def learning_rates(spec: AdapterSpec, plan: TrainingPlan, trained: np.ndarray) -> Vector:

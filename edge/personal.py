@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from edge.finding import find_bundle
 from edge.held_out import Part, split
-from edge.home import Home, find_bundle
+from edge.hidden import CACHE
+from edge.home import Home
 from edge.settings import PersonalizeSettings
-from edge.training import LocalRun, Scope, mini_batches, train_locally
+from edge.training import LocalRun, MiniBatches, Scope, train_locally
 from edge.workshop import Workshop
 from ravan.bundle import Bundle
 from ravan.errors import SettingsError
@@ -189,8 +191,8 @@ def _local_run(
     on_step: Callable[[str], None],
 ) -> LocalRun:
     generator = np.random.default_rng(settings.seed)
-    with closing(Workshop(settings.session, home.hidden_states, settings.cache_mb << 20)) as workshop:
-        batches = mini_batches(workshop.prepared(bundle, examples), plan.batch_size, tokens, generator)
+    with closing(Workshop(settings.session, home.folder / CACHE, settings.cache_mb << 20)) as workshop:
+        batches = MiniBatches(workshop.prepared(bundle, examples), plan.batch_size, tokens, generator)
         return train_locally(
             workshop.step(bundle),
             bundle.manifest.adapter,

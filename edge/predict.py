@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edge.answers import Answer, Computed, Continued, Labelled, Tagged
-from edge.home import find_bundle
+from edge.finding import find_bundle
 from edge.settings import PredictSettings
 from ravan.bundle import Bundle, Manifest, Task
 from ravan.errors import BundleError, NoExamples, SettingsError

@@ -1,14 +1,12 @@
 """What a person or a log sees of the devices in a process: a bar on a terminal, structured events otherwise."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 import structlog
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 
 from protos.ravan.v1 import fleet_pb2 as pb
 
@@ -57,38 +55,10 @@ class Events:
         log.info("uploaded", device=device, round=round_number, bytes=size, loss=round(loss, 4))
 
 
-class Terminal:
-    """A progress bar while a device trains, and a line for every upload."""
-
-    def __init__(self, console: Console) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[loss]}"),
-            TimeRemainingColumn(),
-        )
-        self._bars = Bars(*columns, console=console, transient=True)
-        self._console = console
-
-    def waiting(self, device: str, reason: pb.WaitReason) -> None:
-        """Nothing to see."""
-
-    @contextmanager
-    def training(self, device: str, round_number: int, steps: int) -> Iterator[OnStep]:
-        """A bar that vanishes at the end."""
-        bar = self._bars.add_task(f"{device}, round {round_number}", total=steps, loss="")
-        self._bars.start()
-        try:
-            yield lambda step, loss: self._bars.update(bar, completed=step, loss=f"loss {loss:.3f}")
-        finally:
-            self._bars.remove_task(bar)
-            self._bars.stop()
-
-    def uploaded(self, device: str, round_number: int, size: int, loss: float) -> None:
-        """A line."""
-        self._console.print(f"{device}: round {round_number} uploaded, {size / 1e6:.2f} MB, loss {loss:.3f}")
-
-
-def progress_for(console: Console) -> Progress:
+def progress_for() -> Progress:
     """Bars on a terminal, events otherwise."""
-    return Terminal(console) if console.is_terminal else Events()
+    if not sys.stderr.isatty():
+        return Events()
+    from edge.bars import Terminal
+
+    return Terminal()

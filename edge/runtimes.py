@@ -1,22 +1,16 @@
-"""Which runtime trains a bundle: stock onnxruntime on train.onnx, or onnxruntime-training on the official artifacts."""
+"""Which runtime trains a bundle: stock onnxruntime on train.onnx, or onnxruntime-training on the official artifacts.
+
+The choice alone, so that the client can make it; ``edge.steps`` loads what was chosen.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
 
+from ravan.artifacts import has_artifacts, require_artifacts
 from ravan.bundle import Bundle, Manifest, Precision
 from ravan.bundle_files import ARTIFACTS
-from ravan.layout import Vector
-from ravan.runtime.ort_training import (
-    VERSION,
-    OrtTrainStep,
-    find_python,
-    has_artifacts,
-    require_artifacts,
-    require_python,
-)
-from ravan.runtime.session import Batch, RuntimeOptions, StepResult, TrainStep
+from ravan.needs import require_onnxruntime
 
 
 class Runtime(StrEnum):
@@ -25,23 +19,6 @@ class Runtime(StrEnum):
     AUTO = "auto"
     ONNXRUNTIME = "onnxruntime"
     ORT_TRAINING = "ort-training"
-
-
-class Step(Protocol):
-    """A bundle's training step, loaded; a ``Trainer`` that holds memory or a process."""
-
-    def __call__(self, trainables: Vector, batch: Batch) -> StepResult:
-        """Loss and gradients at given trainables for one batch."""
-        ...
-
-    @property
-    def peak_memory(self) -> int:
-        """The largest resident size so far of what it runs outside this process, bytes."""
-        ...
-
-    def close(self) -> None:
-        """Lets go of what it holds."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -59,6 +36,8 @@ class Runtimes:
     @property
     def beside(self) -> str:
         """What there is beside onnxruntime, for the operator's list of devices."""
+        from ravan.runtime.ort_training import VERSION
+
         return "" if self.ort_python is None else f", onnxruntime-training {VERSION}"
 
     @classmethod
@@ -68,6 +47,8 @@ class Runtimes:
         Raises:
             EnvironmentProblem: onnxruntime-training is wanted and not there, or is not the version it must be.
         """
+        from ravan.runtime.ort_training import find_python, require_python
+
         if wanted is Runtime.ONNXRUNTIME or (wanted is Runtime.AUTO and find_python(ort_python) is None):
             return cls(Runtime.ONNXRUNTIME)
         return cls(wanted, require_python(ort_python))
@@ -96,6 +77,16 @@ class Runtimes:
             found.append(Runtimes(Runtime.ORT_TRAINING, self.ort_python))
         return found
 
+    def admit(self, manifest: Manifest, onnxruntime: str) -> tuple[str, ...]:
+        """What a device with this version of onnxruntime downloads beside the files that every device needs.
+
+        Raises:
+            EnvironmentProblem: the bundle needs a newer one.
+            BundleError: see ``optional_files``.
+        """
+        require_onnxruntime(manifest.needs, onnxruntime)
+        return self.optional_files(manifest)
+
     def optional_files(self, manifest: Manifest) -> tuple[str, ...]:
         """What this device downloads beside the files that every device needs.
 
@@ -106,15 +97,3 @@ class Runtimes:
             return ()
         require_artifacts(manifest)
         return ARTIFACTS
-
-    def open(self, bundle: Bundle, options: RuntimeOptions) -> Step:
-        """The bundle's training step, loaded.
-
-        Raises:
-            BundleError: the bundle has no artifacts, or onnxruntime refuses its graph.
-            RuntimeProblem: onnxruntime-training refuses its artifacts.
-        """
-        if self.choose(bundle.manifest) is Runtime.ORT_TRAINING:
-            assert self.ort_python is not None
-            return OrtTrainStep(bundle, options, self.ort_python)
-        return TrainStep(bundle, options)

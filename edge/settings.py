@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic_settings import SettingsConfigDict
 
+from edge.job import CHECKPOINT_SECONDS, Priority
 from edge.runtimes import Runtime
 from edge.training import Scope
 from ravan.cli.output import Format, RowFormat
@@ -75,6 +76,14 @@ class EdgeSettings(TrainingSettings):
     )
     ort_training_python: Path | None = Field(
         None, description="Python of an environment with onnxruntime-training, if this one has onnxruntime."
+    )
+    priority: Priority = Field(
+        Priority.IDLE,
+        description="Of training, against other programs: idle for what nobody else wants, low to give way, normal.",
+    )
+    memory_mb: NonNegativeInt = Field(0, description="Most memory that training may take; 0 for what is free.")
+    checkpoint_seconds: NonNegativeFloat = Field(
+        CHECKPOINT_SECONDS, description="Least time between two checkpoints of a local run; 0 for after every step."
     )
     held_out: float = Field(
         0.0, ge=0, lt=1, description="Share of the data never trained on, for ravan-edge personalize to measure on."

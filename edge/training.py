@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,51 @@ class LocalRun:
         return _mean(self.losses[-max(len(self.losses) // 4, 1) :])
 
 
+@dataclass
+class Standing:
+    """Where a local run stands after ``len(losses)`` steps: with data, plan and batches to come, all its rest follows.
+
+    Attributes:
+        trainables: the flat vector.
+        heads: which heads were chosen, [layers, heads].
+        moments: what the optimizer remembers, by name; empty before the first step.
+        losses: mean loss of every step's batch.
+        seconds: time taken.
+    """
+
+    trainables: Vector
+    heads: NDArray[np.bool_]
+    moments: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class Keeper(Protocol):
+    """What keeps a local run's standing, so that a run that was cut off goes on."""
+
+    def begun(self) -> Standing | None:
+        """Where an earlier process left this run, its batches and generator set to go on there; None for nowhere."""
+        ...
+
+    def keep(self, standing: Callable[[], Standing]) -> None:
+        """Called after every step; asks for the standing if it is time to keep it."""
+        ...
+
+
+class Forgetful:
+    """Keeps nothing: a run that is cut off begins anew."""
+
+    def begun(self) -> Standing | None:
+        """As ``Keeper.begun``."""
+        return None
+
+    def keep(self, standing: Callable[[], Standing]) -> None:
+        """As ``Keeper.keep``."""
+
+
+FORGETFUL = Forgetful()
+
+
 def train_locally(
     trainer: Trainer,
     spec: AdapterSpec,
@@ -77,37 +123,64 @@ def train_locally(
     generator: np.random.Generator,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
     scope: Scope = Scope.ALL,
+    keeper: Keeper = FORGETFUL,
 ) -> LocalRun:
     """Picks K heads per layer, trains what of them is in ``scope`` for the plan's steps, and forms the update.
 
-    ``base`` is the round's adapter with every head; s starts at 1. Gradient scoring costs one mini-batch more.
+    ``base`` is the round's adapter with every head; s starts at 1. Gradient scoring costs one mini-batch more. A run
+    that goes on where ``keeper`` has it ends with the same bits as one that was never cut off.
 
     Raises:
         Diverged: a loss, a gradient or the result is not finite.
     """
     began = time.monotonic()
-    trainables = base.trainables(spec)
-    k = heads_for_budget(head_budget, spec.heads)
-    gradient = np.zeros(spec.size, np.float32)
-    if plan.head_scoring is Scoring.GRADIENT and k < spec.heads:
-        gradient = _finite(accumulate(trainer, trainables, next(batches)), 0).gradients
-    heads = select_heads(score_heads(plan.head_scoring, spec, trainables, gradient, generator), k, generator)
+    standing = keeper.begun() or _begin(trainer, spec, base, batches, plan, head_budget, generator)
+    began -= standing.seconds
+    trainables, heads, losses = standing.trainables, standing.heads, standing.losses
     trained = scope.mask(spec, heads)
-    optimizer = make_optimizer(plan, learning_rates(spec, plan, trained))
-    losses = []
-    for step in range(1, plan.local_steps + 1):
+    optimizer = make_optimizer(plan, learning_rates(spec, plan, trained), standing.moments)
+
+    def stands() -> Standing:
+        return Standing(trainables, heads, optimizer.moments, losses, time.monotonic() - began)
+
+    for step in range(len(losses) + 1, plan.local_steps + 1):
         result = _finite(accumulate(trainer, trainables, next(batches)), step)
         gradient = np.where(trained, result.gradients, np.float32(0))
         clip(gradient, plan.clip_norm)
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found by the next check
             optimizer.step(trainables, gradient)
         losses.append(result.loss)
+        keeper.keep(stands)
         on_step(step, result.loss)
     with np.errstate(over="ignore", invalid="ignore"):
         update = Update.of(spec, trainables, heads)
     if not (np.isfinite(update.sH).all() and np.isfinite(update.saved).all()):
         raise Diverged("The trained heads are not finite: lower the learning rate.")
-    return LocalRun(update, tuple(losses), time.monotonic() - began, k)
+    return LocalRun(update, tuple(losses), time.monotonic() - began, heads_per_layer(heads))
+
+
+def _begin(
+    trainer: Trainer,
+    spec: AdapterSpec,
+    base: Update,
+    batches: Iterator[Sequence[Batch]],
+    plan: TrainingPlan,
+    head_budget: float,
+    generator: np.random.Generator,
+) -> Standing:
+    """Before the first step, with the heads chosen."""
+    trainables = base.trainables(spec)
+    k = heads_for_budget(head_budget, spec.heads)
+    gradient = np.zeros(spec.size, np.float32)
+    if plan.head_scoring is Scoring.GRADIENT and k < spec.heads:
+        gradient = _finite(accumulate(trainer, trainables, next(batches)), 0).gradients
+    scores = score_heads(plan.head_scoring, spec, trainables, gradient, generator)
+    return Standing(trainables, select_heads(scores, k, generator))
+
+
+def heads_per_layer(heads: NDArray[np.bool_]) -> int:
+    """K of a choice [layers, heads]."""
+    return int(heads[0].sum())
 
 
 def accumulate(trainer: Trainer, trainables: Vector, parts: Sequence[Batch]) -> StepResult:
@@ -127,19 +200,27 @@ def accumulate(trainer: Trainer, trainables: Vector, parts: Sequence[Batch]) -> 
     return StepResult(loss / weight, weight, gradients)
 
 
-def mini_batches(
-    examples: Examples, size: int, tokens: int, generator: np.random.Generator
-) -> Iterator[Sequence[Batch]]:
+class MiniBatches:
     """Endless mini-batches, each in parts of at most ``tokens`` padded tokens (0: in one).
 
     Every example comes once in random order, then again in another order.
+
+    Attributes:
+        order: indices of the examples that come next, before another order is drawn.
     """
-    order: list[int] = []
-    while True:
-        while len(order) < size:
-            order += generator.permutation(len(examples)).tolist()
-        chosen, order = order[:size], order[size:]
-        yield micro_batches(examples, chosen, tokens)
+
+    def __init__(self, examples: Examples, size: int, tokens: int, generator: np.random.Generator) -> None:
+        self._examples, self._size, self._tokens, self._generator = examples, size, tokens, generator
+        self.order: list[int] = []
+
+    def __iter__(self) -> "MiniBatches":
+        return self
+
+    def __next__(self) -> Sequence[Batch]:
+        while len(self.order) < self._size:
+            self.order += self._generator.permutation(len(self._examples)).tolist()
+        chosen, self.order = self.order[: self._size], self.order[self._size :]
+        return micro_batches(self._examples, chosen, self._tokens)
 
 
 def run_generator(plan: TrainingPlan, round_number: int, device_id: str) -> np.random.Generator:

@@ -1,13 +1,13 @@
-"""Where local runs happen: one at a time in a process, with the bundle's sessions kept between them."""
+"""Where local runs happen: the bundle's sessions, kept between them; used by one thread at a time."""
 
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from edge.hidden import HiddenExamples, HiddenStates
-from edge.runtimes import Runtime, Runtimes, Step
+from edge.runtimes import Runtime, Runtimes
+from edge.steps import Step, open_step
 from ravan.bundle import PREFIX, Bundle
 from ravan.errors import EnvironmentProblem
 from ravan.runtime.examples import Examples
@@ -33,17 +33,15 @@ class _Held:
 
 
 class Workshop:
-    """The sessions of the bundle in use; ``turn`` is held by the device that trains.
+    """The sessions of the bundle in use.
 
     Attributes:
-        turn: to be held while a session is used.
         runtimes: what the training step may run on.
     """
 
     def __init__(
         self, options: RuntimeOptions, cache: Path, cache_quota: int, runtimes: Runtimes | None = None
     ) -> None:
-        self.turn = threading.Lock()
         self.runtimes = runtimes or Runtimes()
         self._options, self._cache, self._cache_quota = options, cache, cache_quota
         self._held: _Held | None = None
@@ -79,7 +77,7 @@ class Workshop:
             states = None
             if PREFIX in bundle.manifest.files:
                 states = HiddenStates(bundle, options, self._cache, self._cache_quota)
-            self._held = _Held(bundle_id, self.runtimes.open(bundle, options), states)
+            self._held = _Held(bundle_id, open_step(self.runtimes, bundle, options), states)
             log.info("bundle loaded", bundle=bundle_id[:12], runtime=str(runtime))
         return self._held
 

@@ -10,8 +10,8 @@ from rich.table import Table
 from ravan.bases import overfull
 from ravan.bundle import Bundle, Manifest
 from ravan.bundle_files import ARTIFACTS
+from ravan.sizes import largest_size
 from ravan.spec import Init
-from ravan.update import largest_size
 
 SHOWN = 4  # entries of a list; JSON gives all
 

@@ -25,8 +25,18 @@ POINTS = frozenset(
         *("tokens-made", "token-used", "nonces-kept", "key-rotated"),
     }
 )
-"""Every point: of a file and of a transaction, whatever it is for; then of a run, a round, an upload, a publication,
-the end of a run, and who may call."""
+"""Every point of a server: of a file and of a transaction, whatever it is for; then of a run, a round, an upload, a
+publication, the end of a run, and who may call."""
+DEVICE_POINTS = frozenset(
+    {
+        *("file-written", "file-synced", "file-renamed", "folder-synced"),
+        *("piece-fetched", "file-fetched", "bundle-fetched", "base-kept"),
+        *("step-done", "checkpoint-kept", "update-finished", "run-kept"),
+        *("piece-sent", "update-sent", "rest-kept", "desk-cleared"),
+    }
+)
+"""Every point of a device: of a file, whatever it is for; then of the download, the local run, which is in the worker,
+and the upload."""
 
 
 class Fault:
@@ -62,6 +72,6 @@ def asked() -> Fault | None:
     if text is None:
         return None
     point, _, time = text.partition(":")
-    if point not in POINTS or not time.isascii() or not time.isdigit() or int(time) < 1:
+    if point not in POINTS | DEVICE_POINTS or not time.isascii() or not time.isdigit() or int(time) < 1:
         raise SettingsError(f"{VARIABLE}={text} is no point and time: it is for tests alone, leave it unset.")
     return Fault(point, int(time))

@@ -37,6 +37,12 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o666) -> None:
     reached("folder-synced")
 
 
+def drop_temporary(folder: Path) -> None:
+    """Removes what a killed process left half written in a folder that nobody else writes to."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Makes the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -46,19 +52,37 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def lock_folder(folder: Path, user: str) -> IO[str]:
+def lock_folder(folder: Path, user: str, name: str = "lock") -> IO[str]:
     """Holds a folder for this process until the returned file is closed, or the process ends in any way.
+
+    The file, ``name``, holds this process's id meanwhile.
 
     Raises:
         EnvironmentProblem: another process holds it; ``user`` says what that is ("server").
     """
-    file = (folder / "lock").open("w")
+    file = (folder / name).open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         raise EnvironmentProblem(f"Another {user} uses {folder}: stop it or choose another folder.") from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
     return file
+
+
+def holder(folder: Path, name: str) -> int | None:
+    """Id of the process that holds a folder by ``lock_folder``; None if none does, or it has not said yet."""
+    try:
+        with (folder / name).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read() or 0) or None
+    except FileNotFoundError:
+        pass
+    return None
 
 
 @contextmanager

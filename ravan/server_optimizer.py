@@ -12,8 +12,9 @@ import numpy as np
 from ravan.errors import MalformedUpdate
 from ravan.layout import Vector
 from ravan.parts import Values
+from ravan.sizes import largest_size
 from ravan.spec import AdapterSpec
-from ravan.update import Update, decode, encode, largest_size
+from ravan.update import Update, decode, encode
 
 Memory = tuple[Vector, ...]
 """What an optimizer keeps from round to round: flat vectors [H_size + saved_size]; empty before the first."""

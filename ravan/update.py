@@ -16,7 +16,6 @@ reader knows the size before it allocates anything.
               ...  the saved values
 """
 
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,11 +24,11 @@ from numpy.typing import NDArray
 
 from ravan.errors import MalformedUpdate, NotFinite, UnknownHead, WrongFormat, WrongShape, WrongSpec
 from ravan.layout import H_view, Vector, s_view, saved_view, trainables
+from ravan.sizes import HEADER, encoded_size, header_size
 from ravan.spec import AdapterSpec
 
 MAGIC = b"RVNU"
 VERSION = 1
-_HEADER = struct.Struct("<4sHH32sIII")
 FLOAT32 = 0
 """The value type of exact updates."""
 
@@ -82,23 +81,8 @@ def write_header(spec: AdapterSpec, heads: NDArray[np.bool_], kind: int) -> byte
     """What stands before the values: the header, and which heads [layers, heads] are carried."""
     layer, head = np.nonzero(heads)
     table = np.stack([layer, head], axis=1).astype("<u2")
-    header = _HEADER.pack(MAGIC, VERSION, kind, bytes.fromhex(spec.digest), spec.rank, len(layer), spec.saved_size)
+    header = HEADER.pack(MAGIC, VERSION, kind, bytes.fromhex(spec.digest), spec.rank, len(layer), spec.saved_size)
     return header + table.tobytes()
-
-
-def header_size(heads: int) -> int:
-    """Bytes of the header and the table of so many heads."""
-    return _HEADER.size + 4 * heads
-
-
-def encoded_size(spec: AdapterSpec, heads: int) -> int:
-    """Bytes of an update that carries so many heads."""
-    return header_size(heads) + 4 * (heads * spec.rank**2 + spec.saved_size)
-
-
-def largest_size(spec: AdapterSpec) -> int:
-    """Bytes of an update that carries every head: no valid update is longer."""
-    return encoded_size(spec, spec.s_size)
 
 
 def decode(spec: AdapterSpec, data: bytes) -> Update:
@@ -133,9 +117,9 @@ def read_header(spec: AdapterSpec, data: bytes, kind: int, size: Callable[[int],
         WrongShape: H or the saved part has other dimensions.
         UnknownHead: a head outside the spec, or heads out of order.
     """
-    if len(data) < _HEADER.size or data[:4] != MAGIC:
+    if len(data) < HEADER.size or data[:4] != MAGIC:
         raise MalformedUpdate("These bytes are no Ravan update: send what the edge client writes.")
-    _, version, found, digest, rank, count, saved_size = _HEADER.unpack_from(data)
+    _, version, found, digest, rank, count, saved_size = HEADER.unpack_from(data)
     if version != VERSION:
         raise MalformedUpdate(f"Update format {version} is not known here, only {VERSION}: update the software.")
     if found != kind:
@@ -153,7 +137,7 @@ def read_header(spec: AdapterSpec, data: bytes, kind: int, size: Callable[[int],
 
 
 def _read_heads(spec: AdapterSpec, data: bytes, count: int) -> NDArray[np.bool_]:
-    table = np.frombuffer(data, "<u2", 2 * count, _HEADER.size).reshape(count, 2).astype(np.int64)
+    table = np.frombuffer(data, "<u2", 2 * count, HEADER.size).reshape(count, 2).astype(np.int64)
     if count and (table >= [len(spec.layers), spec.heads]).any():
         layer, head = table[(table >= [len(spec.layers), spec.heads]).any(axis=1)][0]
         raise UnknownHead(f"Layer {layer} has no head {head} in this run: fetch this run's bundle and train again.")

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from ravan.errors import NotFinite, WrongScale
 from ravan.layout import Vector
+from ravan.sizes import encoded_size, header_size
 from ravan.spec import AdapterSpec
-from ravan.update import FLOAT32, Update, decode, encode, encoded_size, header_size, read_header, write_header
+from ravan.update import FLOAT32, Update, decode, encode, read_header, write_header
 
 _LARGEST_SCALE = float(np.finfo(np.float32).max)
 

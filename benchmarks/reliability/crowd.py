@@ -24,7 +24,8 @@ from benchmarks.reliability.pulse import Memory
 from benchmarks.reliability.slow import check_in, slow_uploads
 from protos.ravan.v1 import fleet_pb2 as pb
 from ravan.bundle import INITIAL
-from ravan.update import decode, encode, largest_size
+from ravan.sizes import largest_size
+from ravan.update import decode, encode
 from server.records import RoundState
 from server.sql_state import open_sqlite
 from server.state import State

@@ -9,8 +9,6 @@ import os
 import sys
 from collections.abc import Callable
 
-from rich.console import Console
-
 from ravan.errors import EnvironmentProblem, RavanError
 
 DEBUG_VARIABLE = "RAVAN_DEBUG"
@@ -51,5 +49,5 @@ def explain_os_error(error: OSError) -> EnvironmentProblem:
 def _fail(error: RavanError) -> None:
     if os.environ.get(DEBUG_VARIABLE):
         raise error
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", markup=False)
+    sys.stderr.write(f"error: {error}\n")
     sys.exit(error.exit_code)

@@ -13,7 +13,7 @@ OURS = ("edge", "export", "protos", "ravan", "server")
 
 def edge() -> None:
     """ravan-edge."""
-    _launch("edge")
+    _launch("edge", "__main__")
 
 
 def export() -> None:
@@ -26,9 +26,9 @@ def server() -> None:
     _launch("server")
 
 
-def _launch(package: str) -> None:
+def _launch(package: str, module: str = "cli") -> None:
     try:
-        import_module(f"{package}.cli").main()
+        import_module(f"{package}.{module}").main()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in ("", *OURS):  # a defect, not a package to install

@@ -23,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ravan
+from ravan.artifacts import require_artifacts
 from ravan.bundle import Bundle, Manifest
 from ravan.bundle_files import ARTIFACTS
-from ravan.errors import BundleError, DataError, EnvironmentProblem, RuntimeProblem
+from ravan.errors import DataError, EnvironmentProblem, RuntimeProblem
 from ravan.layout import Vector
 from ravan.processes import last_line
 from ravan.runtime.channel import Channel, Message
@@ -76,22 +77,6 @@ def require_python(given: Path | None) -> Path:
         if found.get(name) != version:
             raise EnvironmentProblem(f"{python} has {name} {found.get(name)}, and {version} is needed: install that.")
     return python
-
-
-def has_artifacts(there: Bundle | Manifest) -> bool:
-    """Whether a manifest lists the artifacts, or a bundle's folder holds them: a device may do without."""
-    if isinstance(there, Manifest):
-        return set(ARTIFACTS) <= set(there.files)
-    return has_artifacts(there.manifest) and all(there.path(name).exists() for name in ARTIFACTS)
-
-
-def require_artifacts(there: Bundle | Manifest) -> None:
-    """Raises BundleError if ``has_artifacts`` is false."""
-    if not has_artifacts(there):
-        raise BundleError(
-            "The bundle has no artifacts for onnxruntime-training: ask the operator to export it with "
-            "--with-ort-training, or use --runtime onnxruntime."
-        )
 
 
 class OrtFailure(Exception):

@@ -96,7 +96,7 @@ class Fleet:
         self, name: str, *data: Path, options: tuple[str, ...] = (), python: str | None = None
     ) -> subprocess.Popen[bytes]:
         """Starts a client, in the edge environment unless another Python is given."""
-        flags = ["--home", str(self.folder / name), "--until-finished", *options]
+        flags = ["--home", str(self.folder / name), "--until-finished", "--priority", "normal", *options]
         if not self.secure:
             flags += ["--server", f"127.0.0.1:{self.port}", "--insecure"]
         for path in data:

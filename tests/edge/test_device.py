@@ -13,19 +13,22 @@ import grpc
 import numpy as np
 import pytest
 
-from edge.device import Device, DeviceOptions
+from edge.device import Device
 from edge.errors import Stopped
 from edge.fleet_client import FleetClient
+from edge.foreman import Foreman
 from edge.home import Home
+from edge.job import DataOptions, Priority, WorkerSettings
 from edge.left_out import LeftOut
+from edge.options import DeviceOptions
 from edge.progress import Events
-from edge.workshop import Workshop
+from edge.runtimes import Runtimes
+from edge.setting_out import equipment
 from protos.ravan.v1 import fleet_pb2 as pb
 from protos.ravan.v1 import fleet_pb2_grpc as rpc
 from ravan.bundle import INITIAL, Bundle
 from ravan.rpc.plan import TrainingPlan, plan_to_proto
 from ravan.rpc.transfer import CODE_KEY, chunks
-from ravan.runtime.session import RuntimeOptions
 from ravan.update import decode
 from ravan.wire import WireFormat, unpack
 from tests.conftest import sentences, write_rows
@@ -95,8 +98,10 @@ def scene(bundle: Bundle, tmp_path: Path) -> Iterator[tuple[Scripted, Device, th
     home = Home(tmp_path / "home")
     client = FleetClient(f"127.0.0.1:{port}", home.device_id("one"), stop)
     data = write_rows(tmp_path / "data.jsonl", sentences(6, 0))
-    options = DeviceOptions("one", data, until_finished=True, held_out=0.3)
-    yield fleet, Device(options, client, home, Workshop(RuntimeOptions(1), home.hidden_states, 0), Events(), stop), stop
+    options = DeviceOptions("one", DataOptions(data, held_out=0.3), until_finished=True)
+    foreman = Foreman(WorkerSettings(home.folder, threads=1, priority=Priority.NORMAL))
+    yield fleet, Device(options, client, home, foreman, equipment(Runtimes()), Events(), stop), stop
+    foreman.close()
     client.close()
     home.close()
     server.stop(None).wait()

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from edge.home import Home
+from edge.runtimes import Runtimes
+from ravan.artifacts import has_artifacts
 from ravan.bundle import Bundle, open_bundle
 from ravan.bundle_files import ARTIFACTS, MANIFEST, describe_file
 from ravan.errors import BundleError, EnvironmentProblem
 from ravan.files import new_folder
-from ravan.runtime.ort_training import has_artifacts
 
 
 class Served:
@@ -69,7 +70,7 @@ def test_a_bundle_for_a_newer_onnxruntime_is_refused_before_it_is_fetched(home: 
     later = replace(bundle.manifest, needs=replace(bundle.manifest.needs, onnxruntime="77.0"))
     server = Served(replace(bundle, manifest=later))
     with pytest.raises(EnvironmentProblem, match=r"needs onnxruntime 77\.0 or newer.*pip install"):
-        home.bundle(server, later.bundle_id)  # type: ignore[arg-type]
+        home.bundle(server, later.bundle_id, lambda m: Runtimes().admit(m, "1.31.1"))  # type: ignore[arg-type]
     assert [name for name, _ in server.fetched] == [MANIFEST]
 
 

@@ -14,7 +14,7 @@ from edge.cli import app
 from edge.held_out import split
 from edge.personal import PERSONAL, Personalization, personalize
 from edge.settings import PersonalizeSettings
-from edge.training import LocalRun, Scope, mini_batches, train_locally
+from edge.training import LocalRun, MiniBatches, Scope, train_locally
 from ravan.bundle import INITIAL, Bundle
 from ravan.cli.settings import validate
 from ravan.errors import BundleError, DataError, NoExamples, SettingsError
@@ -39,7 +39,7 @@ def adapter(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = read_examples(bundle, write_rows(folder / "all.jsonl", sentences(90, 1)))
     generator, plan = np.random.default_rng(0), TrainingPlan(60, 16, learning_rate=1e-2, saved_learning_rate=1e-2)
     base = decode(spec, bundle.path(INITIAL).read_bytes())
-    run = train_locally(TrainStep(bundle), spec, base, mini_batches(data, 16, 0, generator), plan, 1.0, generator)
+    run = train_locally(TrainStep(bundle), spec, base, MiniBatches(data, 16, 0, generator), plan, 1.0, generator)
     write_adapter(folder / "adapter.safetensors", bundle.manifest, run.update, {"round": 3})
     return folder / "adapter.safetensors"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge.errors import Diverged
-from edge.training import LocalRun, accumulate, mini_batches, run_generator, train_locally
+from edge.training import LocalRun, MiniBatches, accumulate, run_generator, train_locally
 from ravan.bundle import INITIAL, Bundle
 from ravan.heads import Scoring
 from ravan.layout import Vector
@@ -39,7 +39,7 @@ def local_run(
     spec = bundle.manifest.adapter
     base = decode(spec, bundle.path(INITIAL).read_bytes())
     generator = run_generator(plan, 1, DEVICE)
-    batches = mini_batches(data, plan.batch_size, 0, generator)
+    batches = MiniBatches(data, plan.batch_size, 0, generator)
     return train_locally(step, spec, base, batches, plan, budget, generator)
 
 
@@ -89,14 +89,14 @@ def test_gradient_scoring_takes_the_heads_with_the_largest_gradient(
 
     base = decode(spec, bundle.path(INITIAL).read_bytes())
     generator = run_generator(plan, 1, DEVICE)
-    batches = mini_batches(data, 4, 0, generator)
+    batches = MiniBatches(data, 4, 0, generator)
     run = train_locally(watched, spec, base, batches, plan, 0.25, generator)
     norms = np.linalg.norm(seen[0][: spec.H_size].reshape(spec.H_shape), axis=(2, 3))
     np.testing.assert_array_equal(run.update.heads.argmax(axis=1), norms.argmax(axis=1))
 
 
 def test_every_example_is_seen_once_before_any_is_seen_again(bundle: Bundle, data: LabelledTexts) -> None:
-    batches = mini_batches(data, 7, 0, np.random.default_rng(0))
+    batches = MiniBatches(data, 7, 0, np.random.default_rng(0))
     seen = [int(x) for _ in range(8) for part in next(batches) for x in part[LABELS]]
     every = sorted(data.labels)
     assert len(seen) == 56
@@ -105,7 +105,7 @@ def test_every_example_is_seen_once_before_any_is_seen_again(bundle: Bundle, dat
 
 def test_a_shard_smaller_than_a_batch_still_fills_it(data: LabelledTexts) -> None:
     two = replace(data, ids=data.ids[:2], labels=data.labels[:2])
-    (batch,) = next(mini_batches(two, 5, 0, np.random.default_rng(0)))
+    (batch,) = next(MiniBatches(two, 5, 0, np.random.default_rng(0)))
     assert len(batch[LABELS]) == 5
 
 
@@ -116,7 +116,7 @@ def test_a_run_that_leaves_the_numbers_is_stopped(
     spec = bundle.manifest.adapter
     result = wrong or StepResult(1.0, 1, np.full(spec.size, np.inf, np.float32))
     base: Update = decode(spec, bundle.path(INITIAL).read_bytes())
-    batches = mini_batches(data, 2, 0, np.random.default_rng(0))
+    batches = MiniBatches(data, 2, 0, np.random.default_rng(0))
     with pytest.raises(Diverged, match="step 1"):
         train_locally(lambda *_: result, spec, base, batches, TrainingPlan(), 1.0, np.random.default_rng(0))
 

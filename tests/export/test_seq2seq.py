@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 
 from edge.hidden import HiddenExamples, HiddenStates
-from edge.training import accumulate, mini_batches, train_locally
+from edge.training import MiniBatches, accumulate, train_locally
 from export.bundle import ExportOptions, export_bundle
 from export.seq2seq import seq2seq
 from ravan.bundle import INITIAL, PREFIX, SOURCE, Bundle, Precision, Task
@@ -111,7 +111,7 @@ def test_micro_batches_change_no_gradient(t5_bundle: Bundle, tmp_path: Path, tok
 def test_an_example_is_right_exactly_if_greedy_decoding_writes_its_label(label_bundle: Bundle, tmp_path: Path) -> None:
     path = write_rows(tmp_path / "data.jsonl", sentences(30, 1))
     examples, spec = read_examples(label_bundle, path), label_bundle.manifest.adapter
-    batches = mini_batches(examples, 8, 0, np.random.default_rng(0))
+    batches = MiniBatches(examples, 8, 0, np.random.default_rng(0))
     plan = TrainingPlan(local_steps=10, batch_size=8, learning_rate=2e-2)
     base = decode(spec, label_bundle.path(INITIAL).read_bytes())
     update = train_locally(TrainStep(label_bundle), spec, base, batches, plan, 1.0, np.random.default_rng(0)).update

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.training import mini_batches, train_locally
+from edge.training import MiniBatches, train_locally
 from edge.workshop import Workshop
 from ravan.bundle import INITIAL, open_bundle
 from ravan.cli.logs import configure_logs
@@ -43,7 +43,7 @@ def train(folder: Path, data: Path, out: Path) -> Outcome:
         return evaluator.evaluate(trainables, in_order_of_size(examples, BATCH)).loss
 
     base, generator = decode(spec, bundle.path(INITIAL).read_bytes()), np.random.default_rng(0)
-    batches = mini_batches(workshop.prepared(bundle, examples), BATCH, bundle.manifest.micro_batch, generator)
+    batches = MiniBatches(workshop.prepared(bundle, examples), BATCH, bundle.manifest.micro_batch, generator)
     run = train_locally(workshop.step(bundle), spec, base, batches, PLAN, 1.0, generator)
     out.write_bytes(encode(spec, run.update))
     return Outcome(loss(base.trainables(spec)), loss(run.update.trainables(spec)))

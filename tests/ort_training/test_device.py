@@ -12,31 +12,42 @@ from typing import Any
 import grpc
 import pytest
 
-from edge.device import Device, DeviceOptions
+from edge.device import Device
 from edge.fleet_client import FleetClient
+from edge.foreman import Foreman
 from edge.home import Home
+from edge.job import DataOptions, Priority, WorkerSettings
+from edge.options import DeviceOptions
 from edge.progress import Events
 from edge.runtimes import Runtime, Runtimes
-from edge.workshop import Workshop
+from edge.setting_out import equipment
 from protos.ravan.v1 import fleet_pb2_grpc as rpc
 from ravan.bundle import Bundle
 from ravan.bundle_files import ARTIFACTS
 from ravan.rpc.plan import TrainingPlan
-from ravan.runtime.session import RuntimeOptions
 from tests.conftest import sentences, write_rows
 from tests.e2e.processes import Fleet, until
 from tests.edge.test_device import Scripted
 
 
+def parent_of(folder: Path) -> int:
+    """Of a process, by its folder in /proc; 0 for one that has ended."""
+    try:
+        return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
 def ort_processes() -> list[int]:
-    """Processes of onnxruntime-training that this one has started."""
-    found = []
+    """Processes of onnxruntime-training that a worker of this one has started."""
+    found, mine = [], {os.getpid()}
+    mine |= {int(p.name) for p in Path("/proc").glob("[0-9]*") if parent_of(p) in mine}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            command, status = (folder / "cmdline").read_bytes(), (folder / "status").read_text()
+            command = (folder / "cmdline").read_bytes()
         except OSError:  # it has just ended
             continue
-        if b"ravan.runtime.ort_process" in command and f"\nPPid:\t{os.getpid()}\n" in status:
+        if b"ravan.runtime.ort_process" in command and parent_of(folder) in mine:
             found.append(int(folder.name))
     return found
 
@@ -51,16 +62,18 @@ def scene(ort_bundle: Bundle, ort_python: Path, tmp_path: Path, data: Path) -> I
     server.start()
     runtimes = Runtimes(Runtime.ORT_TRAINING, ort_python)
     with closing(Home(tmp_path / "home")) as home:
-        workshop = Workshop(RuntimeOptions(1), home.hidden_states, 0, runtimes)
+        ours = WorkerSettings(home.folder, 1, wanted=runtimes.wanted, ort_python=ort_python, priority=Priority.NORMAL)
+        foreman = Foreman(ours)
         client = FleetClient(f"127.0.0.1:{port}", home.device_id("one"), stop)
-        device = Device(DeviceOptions("one", data, until_finished=True), client, home, workshop, Events(), stop)
+        options = DeviceOptions("one", DataOptions(data), until_finished=True)
+        device = Device(options, client, home, foreman, equipment(runtimes), Events(), stop)
         timer = threading.Timer(60, stop.set)
         timer.start()
         yield fleet, device
         timer.cancel()
         stop.set()
         client.close()
-        workshop.close()
+        foreman.close()
     server.stop(None).wait()
 
 

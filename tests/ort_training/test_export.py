@@ -11,7 +11,7 @@ import onnx_ir.passes.common as passes
 import pytest
 
 from edge.optimizer import AdamW
-from edge.training import mini_batches
+from edge.training import MiniBatches
 from export.bundle import ExportOptions, export_bundle
 from export.causal_lm import causal_lm
 from export.image_classifier import image_classifier
@@ -20,6 +20,7 @@ from export.onnx_builder import Builder
 from export.ort_artifacts import require_agreement, write_artifacts
 from export.recipe import Recipe
 from export.train_step import train_graph
+from ravan.artifacts import has_artifacts
 from ravan.bundle import EVAL, INITIAL, PREFIX, TRAIN, Bundle, Precision
 from ravan.bundle_files import ARTIFACTS, CHECKPOINT
 from ravan.errors import ExportError
@@ -27,7 +28,7 @@ from ravan.inputs import Loss
 from ravan.layout import tensors
 from ravan.runtime.examples import read_examples
 from ravan.runtime.names import GRADIENTS, LABELS, LOGITS, LOSS, TRAINABLES
-from ravan.runtime.ort_training import VERSION, OrtProcess, has_artifacts
+from ravan.runtime.ort_training import VERSION, OrtProcess
 from ravan.runtime.session import Batch, RuntimeOptions, TrainStep, open_session
 from ravan.spec import AdapterSpec, LayerSpec
 from ravan.update import decode
@@ -81,7 +82,7 @@ def test_the_official_interface_trains_and_exports_the_artifacts(
     """Its own AdamW, with one rate for all, ends where ours does; its inference model gives eval.onnx's logits."""
     spec = ort_bundle.manifest.adapter
     flat = decode(spec, ort_bundle.path(INITIAL).read_bytes()).trainables(spec)
-    drawn = mini_batches(read_examples(ort_bundle, data), 8, 0, np.random.default_rng(0))
+    drawn = MiniBatches(read_examples(ort_bundle, data), 8, 0, np.random.default_rng(0))
     batches: list[Batch] = [next(drawn)[0] for _ in range(STEPS)]
     np.savez(tmp_path / "in.npz", **{f"{name}_{i}": x for i, batch in enumerate(batches) for name, x in batch.items()})  # type: ignore[arg-type]
     command = [str(ort_python), "-m", "tests.ort_training.official_loop", str(ort_bundle.folder)]

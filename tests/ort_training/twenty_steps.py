@@ -13,7 +13,8 @@ import numpy as np
 import onnxruntime
 
 from edge.runtimes import Runtime, Runtimes
-from edge.training import mini_batches, run_generator, train_locally
+from edge.steps import open_step
+from edge.training import MiniBatches, run_generator, train_locally
 from ravan.bundle import INITIAL, open_bundle
 from ravan.rpc.plan import OptimizerName, TrainingPlan
 from ravan.runtime.examples import read_examples
@@ -37,8 +38,8 @@ def twenty_steps(folder: Path, data: Path, runtimes: Runtimes, tokens: int = 0) 
     spec = bundle.manifest.adapter
     base = decode(spec, bundle.path(INITIAL).read_bytes())
     generator = run_generator(PLAN, 1, "0" * 32)
-    batches = mini_batches(read_examples(bundle, data), PLAN.batch_size, tokens, generator)
-    with closing(runtimes.open(bundle, RuntimeOptions(threads=1))) as step:
+    batches = MiniBatches(read_examples(bundle, data), PLAN.batch_size, tokens, generator)
+    with closing(open_step(runtimes, bundle, RuntimeOptions(threads=1))) as step:
         run = train_locally(step, spec, base, batches, PLAN, 0.5, generator)
     return {"sH": run.update.sH, "saved": run.update.saved, "losses": np.array(run.losses)}
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from ravan.errors import MalformedUpdate, NotFinite, UnknownHead, UpdateError, WrongFormat, WrongShape, WrongSpec
 from ravan.layout import H_view, s_view, saved_view
+from ravan.sizes import encoded_size, largest_size
 from ravan.spec import AdapterSpec, LayerSpec, TensorSpec
-from ravan.update import Update, decode, encode, encoded_size, largest_size
+from ravan.update import Update, decode, encode
 from tests.ravan.updates import full_update, random_update, seeds
 
 SPEC = AdapterSpec((LayerSpec("q", 6, 6), LayerSpec("v", 6, 6)), 3, 2, saved=(TensorSpec("head", (4, 2)),))

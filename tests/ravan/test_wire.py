@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from ravan.errors import MalformedUpdate, NotFinite, UpdateError, WrongFormat, WrongScale, WrongSpec
 from ravan.parts import over
+from ravan.sizes import header_size
 from ravan.spec import AdapterSpec, LayerSpec, TensorSpec
-from ravan.update import Update, encode, header_size
+from ravan.update import Update, encode
 from ravan.wire import WireFormat, largest_upload, nothing_left_out, pack, packed_size, unpack
 from tests.ravan.updates import full_update, random_update, seeds
 

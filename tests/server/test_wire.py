@@ -11,7 +11,8 @@ from ravan.aggregate import Contribution, average
 from ravan.bundle import Bundle
 from ravan.parts import over
 from ravan.rpc.plan import WIRE_FORMATS, plan_from_proto
-from ravan.update import Update, decode, encode, header_size
+from ravan.sizes import header_size
+from ravan.update import Update, decode, encode
 from ravan.wire import WireFormat, nothing_left_out, pack, unpack
 from tests.server.hosting import DEVICES, Host, refusal
 from tests.server.test_fleet import nothing_stored, played

@@ -1,0 +1,177 @@
+"""The client: the small process that holds identity and connection, and has the worker train.
+
+``ravan-edge run`` reads the settings, looks at the machine, and becomes this process by ``become``, so that what only
+that took is no longer in memory: numpy, onnxruntime, pydantic and the command line.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import structlog
+
+from edge.device import Device
+from edge.errors import NotEnrolled, Stopped
+from edge.fleet_client import FleetClient
+from edge.foreman import Foreman
+from edge.home import Home
+from edge.itself import own_command
+from edge.job import WORKER_LOCK, DataOptions, WorkerSettings, from_dict, to_dict
+from edge.lean import give_back
+from edge.options import DeviceOptions, Equipment
+from edge.progress import progress_for
+from edge.runtimes import Runtime, Runtimes
+from ravan.cli.logs import configure_logs
+from ravan.errors import EnvironmentProblem, RavanError, SettingsError
+from ravan.files import holder
+from ravan.rpc.address import is_local
+
+log = structlog.get_logger()
+CHECK_SECONDS = 0.2
+ORPHAN_SECONDS = 10.0
+LOCAL_SERVER = "127.0.0.1:7071"
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """All that the client needs to know.
+
+    Attributes:
+        server: host:port; empty for where the devices enrolled.
+        insecure: no TLS and no keys.
+        worker: how the worker trains.
+        equipment: what there is on this machine.
+        devices: who takes part.
+    """
+
+    server: str
+    insecure: bool
+    worker: WorkerSettings
+    equipment: Equipment
+    devices: tuple[DeviceOptions, ...]
+
+    def to_json(self) -> str:
+        """For another process."""
+        return json.dumps(to_dict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "ClientSettings":
+        """Reads what ``to_json`` wrote."""
+        value = json.loads(text)
+        runtimes = value["equipment"]["runtimes"]
+        python = runtimes["ort_python"]
+        found = Runtimes(Runtime(runtimes["wanted"]), None if python is None else Path(python))
+        equipment = Equipment(**value["equipment"] | {"runtimes": found})
+        worker = from_dict(WorkerSettings, value["worker"])
+        return cls(value["server"], value["insecure"], worker, equipment, tuple(map(_device, value["devices"])))
+
+
+def become(settings: ClientSettings) -> NoReturn:
+    """Turns this process into the client: same process, another program."""
+    descriptor = os.memfd_create("ravan-edge")
+    os.write(descriptor, settings.to_json().encode())
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.set_inheritable(descriptor, True)  # noqa: FBT003
+    sys.stdout.flush()
+    command = own_command("_client")
+    os.execv(command[0], [*command, str(descriptor), *sys.argv[1:]])  # noqa: S606 - the rest is for whoever reads ps
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the client with the settings in the file descriptor that is the first argument."""
+    with open(int(arguments[0])) as file:
+        settings = ClientSettings.from_json(file.read())
+    configure_logs()
+    run(settings)
+
+
+def run(settings: ClientSettings) -> None:
+    """Takes part until Ctrl-C, or until all devices have ended.
+
+    Raises:
+        RavanError: of the first device that failed.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    progress = progress_for()
+    with closing(Home(settings.worker.home)) as home:
+        end_orphan(home.folder)
+        foreman = Foreman(settings.worker)
+        with closing(foreman), ThreadPoolExecutor(len(settings.devices), "device") as threads:
+            clients = [connect(home, settings, options.name, stop) for options in settings.devices]
+            running = {
+                threads.submit(Device(options, client, home, foreman, settings.equipment, progress, stop).run)
+                for options, client in zip(settings.devices, clients, strict=True)
+            }
+            give_back()
+            _finish(running, clients, stop)
+
+
+def connect(home: Home, settings: ClientSettings, name: str, stop: threading.Event) -> FleetClient:
+    """A device's connection: with the key it enrolled with, or to an insecure server on this machine.
+
+    Raises:
+        SettingsError: a server on another machine must not be insecure.
+        NotEnrolled: the device has no key.
+    """
+    if settings.insecure:
+        server = settings.server or LOCAL_SERVER
+        if not is_local(server):
+            raise SettingsError(f"--insecure: {server} is not this machine: leave it out, and enroll this device.")
+        return FleetClient(server, home.device_id(name), stop)
+    identity = home.identities.get(name)
+    if identity is None and len(settings.devices) == 1:
+        identity = home.identities.get("")
+    if identity is None:
+        named = f" --name {name}" if len(settings.devices) > 1 else ""
+        raise NotEnrolled(
+            f"Device {name} is not enrolled in {home.folder}: ask the operator for a token and run "
+            f"ravan-edge enroll --server HOST:PORT --ca ca.pem --token TOKEN{named}."
+        )
+    return FleetClient(settings.server or identity.server, identity.device_id, stop, identity)
+
+
+def end_orphan(folder: Path) -> None:
+    """Ends the worker of a client that was killed, should it be there still.
+
+    Raises:
+        EnvironmentProblem: it can't be ended.
+    """
+    end = time.monotonic() + ORPHAN_SECONDS
+    while (pid := holder(folder, WORKER_LOCK)) is not None:
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        if time.monotonic() > end:
+            raise EnvironmentProblem(f"Process {pid}, which trains in {folder}, can't be ended: end it first.")
+        time.sleep(0.01)
+
+
+def _device(value: dict[str, Any]) -> DeviceOptions:
+    return DeviceOptions(**value | {"data": from_dict(DataOptions, value["data"])})
+
+
+def _finish(running: set[Future[None]], clients: list[FleetClient], stop: threading.Event) -> None:
+    """Waits for all devices; one that fails is logged at once, and the first decides the exit code at the end."""
+    failures: list[BaseException] = []
+    while running:
+        ended, running = wait(running, timeout=CHECK_SECONDS, return_when=FIRST_COMPLETED)
+        if stop.is_set():
+            for client in clients:
+                client.close()  # so that no call outlasts the wish to stop
+        for error in filter(None, (device.exception() for device in ended)):
+            if isinstance(error, Stopped):
+                continue
+            log.error("device ended", reason=str(error), exc_info=None if isinstance(error, RavanError) else error)
+            failures.append(error)
+    if failures:
+        raise failures[0]
