@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from ravan.errors import SpecError
@@ -98,7 +99,7 @@ class AdapterSpec:
         """Length of the flat vector of trainables."""
         return self.H_size + self.s_size + self.saved_size
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 of the canonical JSON, hex: two adapters fit together when their digests are equal."""
         return hashlib.sha256(canonical_json(self.to_dict()).encode()).hexdigest()

@@ -95,19 +95,19 @@ def turn(state: State, now: float, wait: Callable[[Run], float]) -> tuple[Run | 
 
 def facts(state: State, run: Run, now: float, wait: float) -> tuple[Round | None, Facts]:
     """A run's newest round, and what its next step depends on; ``wait`` is the longest between two check-ins."""
-    current, parts, present = state.current_round(run.run_id), list[Assignment](), tuple[str, ...]()
+    current, parts, present = state.current_round(run.run_id), dict[AssignmentState, int](), tuple[str, ...]()
     if current and current.state is RoundState.COLLECTING:
-        parts = state.assignments(run.run_id, current.number)
+        parts = state.count_parts(run.run_id, current.number)
     if current and current.state is RoundState.SELECTING:  # who is expected back within a wait or two
         present = tuple(state.present_devices(run.run_id, now - 2 * wait - 5))
-    received = sum(p.state is AssignmentState.RECEIVED for p in parts)
+    received = parts.get(AssignmentState.RECEIVED, 0)
     return current, Facts(
         now=now,
         published=state.count_published(run.run_id),
         state=current.state if current else None,
         present=present,
-        selected=len(parts),
+        selected=sum(parts.values()),
         received=state.buffered(run.run_id) if run.options.is_async else received,
-        failed=sum(p.state is AssignmentState.FAILED for p in parts),
+        failed=parts.get(AssignmentState.FAILED, 0),
         deadline=current.deadline if current else None,
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, case, func, select, update
 
+from server import sql_queries
 from server.errors import RoundClosed, TooStale, WrongState
 from server.records import Assignment, AssignmentState, RoundState, RunState
 from server.settings import RunOptions
@@ -27,12 +28,11 @@ def expect(db: Connection, part: Assignment) -> int | None:
     Raises:
         RoundClosed, TooStale: see ``State.expect``.
     """
-    run = db.execute(select(runs.c.options).where(runs.c.run_id == part.run_id)).scalar_one()
-    options = options_from(run)
+    mine = sql_queries.part(*part.key)
+    options = options_from(db.execute(sql_queries.RUN_OPTIONS, mine).scalar_one())
     if options.is_async:
         return _place(db, part, options)
-    mine = select(rounds.c.state).where(is_round(part.run_id, part.round)).with_for_update(read=True)
-    if db.execute(mine).scalar() != RoundState.COLLECTING:
+    if db.execute(sql_queries.HELD_ROUND, mine).scalar() != RoundState.COLLECTING:
         raise RoundClosed(f"Round {part.round} is closed: drop the update and check in.")
     return None
 

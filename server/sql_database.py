@@ -89,15 +89,15 @@ class SqlDatabase:
                 f"The database refuses ({reason}): start it, free space or end what locks it."
             ) from error
 
-    def all(self, query: Select[Any]) -> list[dict[str, Any]]:
-        """Every row of a query."""
+    def all(self, query: Select[Any], **asked: object) -> list[dict[str, Any]]:
+        """Every row of a query; ``asked`` are the values of its parameters."""
         with self._reading() as db:
-            return [dict(row) for row in db.execute(query).mappings()]
+            return [dict(row) for row in db.execute(query, asked).mappings()]
 
-    def first(self, query: Select[Any]) -> dict[str, Any] | None:
-        """A query's first row."""
+    def first(self, query: Select[Any], **asked: object) -> dict[str, Any] | None:
+        """The first row of a query, which should find few; ``asked`` are the values of its parameters."""
         with self._reading() as db:
-            row = db.execute(query.limit(1)).mappings().first()
+            row = db.execute(query, asked).mappings().first()
             return None if row is None else dict(row)
 
     def insert_into(self, table: Table) -> Any:

@@ -8,6 +8,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from ravan.errors import EnvironmentProblem
 from ravan.runtime.session import Evaluation
+from server import sql_queries
 from server.errors import Conflict, NotFound, NotSelected, Revoked, WrongState
 from server.records import Assignment, AssignmentState, Device, Round, RoundState, Run, RunState
 from server.sql_buffer import buffered, counted_in, counts_in, expect, fill, is_round
@@ -71,13 +72,13 @@ class SqlState(SqlKeyring):
         return [run_from(row) for row in self.all(select(runs).order_by(runs.c.created_at.desc()))]
 
     def run(self, run_id: str) -> Run:
-        row = self.first(select(runs).where(runs.c.run_id == run_id)) if run_id.isprintable() else None
+        row = self.first(sql_queries.RUN, of_run=run_id) if run_id.isprintable() else None
         if row is None:
             raise NotFound(f"There is no run {run_id!r}: see ravan-server status.")
         return run_from(row)
 
     def active_run(self) -> Run | None:
-        row = self.first(select(runs).where(runs.c.state.in_(_BUSY)))
+        row = self.first(sql_queries.ACTIVE_RUN)
         return None if row is None else run_from(row)
 
     def set_run_state(self, run_id: str, state: RunState, now: float) -> None:
@@ -132,12 +133,11 @@ class SqlState(SqlKeyring):
         ]
 
     def count_published(self, run_id: str) -> int:
-        mine = (rounds.c.run_id == run_id) & (rounds.c.state == RoundState.PUBLISHED)
-        row = self.first(select(func.count().label("published")).where(mine))
+        row = self.first(sql_queries.PUBLISHED, of_run=run_id)
         return int(row["published"]) if row else 0
 
     def current_round(self, run_id: str) -> Round | None:
-        row = self.first(select(rounds).where(rounds.c.run_id == run_id).order_by(rounds.c.number.desc()))
+        row = self.first(sql_queries.NEWEST_ROUND, of_run=run_id)
         return None if row is None else round_from(row)
 
     def select(self, run_id: str, number: int, device_ids: list[str], deadline: float) -> None:
@@ -158,8 +158,12 @@ class SqlState(SqlKeyring):
         return [assignment_from(row) for row in self.all(query.order_by(assignments.c.round, assignments.c.device_id))]
 
     def assignment(self, run_id: str, number: int, device_id: str) -> Assignment | None:
-        row = self.first(select(assignments).where(_is_part(run_id, number, device_id)))
+        row = self.first(sql_queries.ASSIGNMENT, **sql_queries.part(run_id, number, device_id))
         return None if row is None else assignment_from(row)
+
+    def count_parts(self, run_id: str, number: int) -> dict[AssignmentState, int]:
+        rows = self.all(sql_queries.PARTS_BY_STATE, of_run=run_id, of_round=number)
+        return {AssignmentState(row["state"]): int(row["parts"]) for row in rows}
 
     def count_bytes_down(self, run_id: str, number: int, device_id: str, size: int) -> None:
         with self.transaction() as db:
@@ -177,14 +181,14 @@ class SqlState(SqlKeyring):
 
     def receive_in(self, db: Connection, received: Assignment) -> None:
         """``receive`` as a part of a transaction."""
-        part = _is_part(received.run_id, received.round, received.device_id)
+        mine = sql_queries.part(*received.key)
         # Writing first takes the lock, the row's or the whole database's, so that no other writer comes between check
         # and change.
-        db.execute(update(assignments).where(part).values(state=assignments.c.state))
-        row = db.execute(select(assignments.c.state, assignments.c.sha256).where(part)).first()
+        db.execute(sql_queries.HOLD_PART, mine)
+        row = db.execute(sql_queries.UPDATE_OF_PART, mine).first()
         if row is None:
             raise NotSelected("This device has no part in the round: check in and do as told.")
-        if db.execute(_REVOKED.where(holders.c.device_id == received.device_id)).first():
+        if db.execute(sql_queries.REVOKED, mine).first():
             raise Revoked("This device was revoked by the operator: its update is not counted.")
         if row.state == AssignmentState.RECEIVED:
             if row.sha256 == received.sha256:
@@ -195,7 +199,7 @@ class SqlState(SqlKeyring):
             c.name for c in assignments.c if "local_" in c.name
         }
         values = {k: v for k, v in assignment_row(received).items() if k in changed} | {"sequence": place}
-        db.execute(update(assignments).where(part).values(values))
+        db.execute(update(assignments).where(sql_queries.PART).values(values), mine)
 
     def names_update(self, sha256: str, run_id: str = "", after: int = 0) -> bool:
         with self.transaction() as db:
@@ -209,14 +213,13 @@ class SqlState(SqlKeyring):
 
     def join(self, part: Assignment) -> Assignment | None:
         with self.transaction() as db:
-            current = select(rounds.c.state).where(is_round(part.run_id, part.round)).with_for_update(read=True)
-            if db.execute(current).scalar_one() != RoundState.COLLECTING:
+            mine = sql_queries.part(*part.key)
+            if db.execute(sql_queries.HELD_ROUND, mine).scalar_one() != RoundState.COLLECTING:
                 return None
-            if db.execute(_REVOKED.where(holders.c.device_id == part.device_id)).first():
+            if db.execute(sql_queries.REVOKED, mine).first():
                 return None
             db.execute(self.insert_into(assignments).values(assignment_row(part)).on_conflict_do_nothing())
-            mine = _is_part(part.run_id, part.round, part.device_id)
-            return assignment_from(dict(db.execute(select(assignments).where(mine)).mappings().one()))
+            return assignment_from(dict(db.execute(sql_queries.ASSIGNMENT, mine).mappings().one()))
 
     def expect(self, part: Assignment) -> None:
         with self.transaction() as db:

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from ravan.runtime.session import Evaluation
 from server.keyring import Keyring
-from server.records import Assignment, Device, Round, Run, RunState
+from server.records import Assignment, AssignmentState, Device, Round, Run, RunState
 
 
 class State(Keyring, Protocol):
@@ -66,6 +66,10 @@ class State(Keyring, Protocol):
 
     def rounds(self, run_id: str) -> list[Round]:
         """A run's rounds in order."""
+        ...
+
+    def count_parts(self, run_id: str, number: int) -> dict[AssignmentState, int]:
+        """How many devices have a part in a round, by the part's state."""
         ...
 
     def count_published(self, run_id: str) -> int:

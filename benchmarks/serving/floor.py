@@ -3,7 +3,6 @@
 usage: python -m benchmarks.serving.floor PORT BYTES, in the repository: one client.
 """
 
-import os
 import socket
 import sys
 import threading
@@ -13,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.serving.memory import PeakMemory
 from benchmarks.serving.processes import group
 from benchmarks.serving.turns import Turn, Work, durations
 from ravan.layout import Vector
@@ -33,12 +31,11 @@ class Floor:
                 start([*command, str(4 * self._values)])
             lines = [listening.accept()[0] for _ in range(work.clients)]
             try:
-                with PeakMemory(os.getpid()) as memory:
-                    ends = self._rounds(lines, work.rounds)
+                ends = self._rounds(lines, work.rounds)
             finally:
                 for line in lines:
                     line.close()
-        return Turn(durations(ends), memory.bytes)
+        return Turn(durations(ends))
 
     def _rounds(self, lines: list[socket.socket], rounds: int) -> list[float]:
         vector: Vector = np.zeros(self._values, np.float32)

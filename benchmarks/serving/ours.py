@@ -21,6 +21,8 @@ from server.tls import Tls
 
 START_SECONDS, ROUND_SECONDS, CLIENT_SECONDS = 60.0, 30.0, 8.0
 TOKEN_SECONDS = 3600.0
+POLL = {"poll_min": 0.5, "poll_max": 1.0}
+"""Seconds between check-ins; in a round nobody polls, but a server that ends waits until everybody must have heard."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Ours:
 
     def _begin(self, work: Work, state: Path) -> None:
         options = {"bundle": str(self.bundle.folder), "rounds": work.rounds, "clients_per_round": work.clients}
-        client.create_run(control_address(state, ""), {**options, "wire": self.wire})
+        client.create_run(control_address(state, ""), {**options, **POLL, "wire": self.wire})
 
     def _clients(self, work: Work, folder: Path, port: int) -> list[list[str]]:
         state = folder / "state"

@@ -22,17 +22,20 @@ class Counted:
 @contextmanager
 def counting(target: int) -> Iterator[Counted]:
     """A proxy to a port of this machine, on a thread of its own."""
-    counted, loop, ready = Counted(), asyncio.new_event_loop(), threading.Event()
-    over = asyncio.Event()
+    counted, loop, ready, over = Counted(), asyncio.new_event_loop(), threading.Event(), asyncio.Event()
 
     async def serve() -> None:
         server = await asyncio.start_server(lambda r, w: _join(r, w, target, counted), "127.0.0.1", 0)
         counted.port = server.sockets[0].getsockname()[1]
         ready.set()
-        async with server:
-            await over.wait()
+        await over.wait()
+        server.close()
 
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
+    def run() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:  # which ends what is still joined, too
+            runner.run(serve())
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     ready.wait()
     try:

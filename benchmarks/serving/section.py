@@ -20,7 +20,7 @@ class Row:
         payload: bytes of the vector.
         seconds: of a round: of the turns' medians the one in the middle.
         turns: seconds of every round of every turn.
-        server_mib: the most that the server's processes had in any turn.
+        server_mib: the most that the server's processes had in any turn; 0 if not measured.
         up: bytes on the wire of a client in a round; 0 where they were not counted.
         down: the other way.
         machine: what it was measured on, and what ran before.
@@ -77,7 +77,7 @@ def _tables(rows: Sequence[Row]) -> Iterator[str]:
                 _time(row.seconds),
                 f"{row.seconds / floor.seconds:.1f}" if floor and row is not floor else "",
                 f"{flower.seconds / row.seconds:,.0f}" if flower and row.contender in (OURS, PLAIN) else "",
-                f"{row.server_mib:,.0f} MiB",
+                f"{row.server_mib:,.0f} MiB" if row.server_mib else "",
                 f"{row.up / row.payload:.3f}" if row.up else "",
                 f"{row.down / row.payload:.3f}" if row.down else "",
             ]

@@ -37,13 +37,13 @@ class Turn:
 
     Attributes:
         seconds: of each counted round, from the end of the one before.
-        server_bytes: largest sum of the server's processes' memory, shared pages shared out (PSS).
+        server_bytes: largest sum of the server's processes' memory, shared pages shared out (PSS); 0 if not measured.
         up: bytes from clients to server on the wire, where they were counted, connections and check-ins included.
         down: bytes from server to clients.
     """
 
     seconds: tuple[float, ...]
-    server_bytes: int
+    server_bytes: int = 0
     up: int = 0
     down: int = 0
 
