@@ -7,32 +7,36 @@ import sys
 import threading
 from contextlib import closing
 from pathlib import Path
-from typing import cast
 
-from edge.device import Device, DeviceOptions
+from edge.device import Device
 from edge.enrollment import enroll
 from edge.fleet_client import FleetClient
+from edge.foreman import Foreman, OnStep
 from edge.home import Home
+from edge.job import DataOptions, Job, WorkerSettings
+from edge.options import DeviceOptions
+from edge.packing import keep_finished
 from edge.progress import Events
+from edge.runtimes import Runtimes
+from edge.setting_out import equipment
 from edge.training import LocalRun
-from edge.workshop import Workshop
 from protos.ravan.v1 import fleet_pb2 as pb
-from ravan.bundle import Bundle
+from ravan.bundle import Manifest
+from ravan.bundle_files import MANIFEST
 from ravan.cli.logs import configure_logs
-from ravan.rpc.plan import TrainingPlan
-from ravan.runtime.examples import Examples
-from ravan.runtime.session import RuntimeOptions
-from ravan.update import Update
+from ravan.rpc.plan import plan_from_proto
+from ravan.update import Update, decode
 
 
-class Adding(Device):
-    """Takes part like any device."""
+class Adder(Foreman):
+    """Does a job at once, by adding 1 to every value."""
 
-    def _examples(self, bundle: Bundle) -> Examples:
-        return cast(Examples, ())
-
-    def _train(self, task: pb.Task, plan: TrainingPlan, bundle: Bundle, base: Update) -> LocalRun:
-        return LocalRun(Update(base.heads, base.sH + 1, base.saved + 1), (0.0,), 0.0, bundle.manifest.adapter.heads)
+    def train(self, job: Job, stop: threading.Event, until: float, on_step: OnStep) -> None:
+        """As ``Foreman.train``."""
+        task, spec = pb.Task.FromString(job.task), Manifest.from_json((job.bundle / MANIFEST).read_bytes()).adapter
+        base = decode(spec, job.base.read_bytes())
+        run = LocalRun(Update(base.heads, base.sH + 1, base.saved + 1), (0.0,), 0.0, spec.heads)
+        keep_finished(job, task, spec, plan_from_proto(task.plan).wire, base, run, examples=1)
 
 
 def main() -> None:
@@ -46,10 +50,10 @@ def main() -> None:
             ca, token = secure
             identity = enroll(home.identities, name, server, Path(ca).read_text("ascii"), token)
         device_id = identity.device_id if identity else home.device_id(name)
-        options = DeviceOptions(name, Path(folder), until_finished=True)
-        workshop = Workshop(RuntimeOptions(1), home.hidden_states, 0)
+        options = DeviceOptions(name, DataOptions(Path(folder)), until_finished=True)
         with closing(FleetClient(server, device_id, stop, identity)) as client:
-            Adding(options, client, home, workshop, Events(), stop).run()
+            adder = Adder(WorkerSettings(home.folder))
+            Device(options, client, home, adder, equipment(Runtimes()), Events(), stop).run()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from benchmarks.serving.ours import Ours
 from benchmarks.serving.proxy import counting
 from benchmarks.serving.section import FLOOR, FLOWER, OURS, Row, server_section
 from benchmarks.serving.turns import Work
-from ravan.update import decode, largest_size
+from ravan.sizes import largest_size
 from server.blobs import FileBlobs
 from server.sql_state import open_sqlite
 
