@@ -16,6 +16,7 @@ from benchmarks.serving.proxy import counting
 from benchmarks.serving.section import FLOOR, FLOWER, OURS, Row, server_section
 from benchmarks.serving.turns import Work
 from ravan.sizes import largest_size
+from ravan.update import decode
 from server.blobs import FileBlobs
 from server.sql_state import open_sqlite
 
