@@ -11,8 +11,8 @@ from benchmarks.reliability.figures import Figure
 KILLS = 200
 ROUNDS = 25
 SEED = 7
-DOWNLOAD = ("piece-fetched", "file-fetched", "bundle-fetched")
-"""Points that a device passes while it has no bundle."""
+DOWNLOAD = {"piece-fetched": 3, "file-fetched": 3, "bundle-fetched": 1}
+"""Points that a device passes while it has no bundle, and how often at least."""
 OF_A_ROUND = (
     *("base-kept", "step-done", "checkpoint-kept", "update-finished", "run-kept"),
     *("piece-sent", "update-sent", "rest-kept", "desk-cleared"),
@@ -22,7 +22,7 @@ OF_A_ROUND = (
 
 def drawn(generator: random.Random, *, first: bool) -> list[str]:
     """How lives end: at each point once, the first to so many-th time that it is reached, and at any moment."""
-    lives = [f"{point}:{generator.randint(1, 3)}" for point in DOWNLOAD] if first else []
+    lives = [f"{point}:{generator.randint(1, most)}" for point, most in DOWNLOAD.items()] if first else []
     for point in OF_A_ROUND:
         most = STEPS if point in ("step-done", "checkpoint-kept") else 4 if point.startswith("file") else 1
         lives.append(f"{point}:{generator.randint(1, most)}")
