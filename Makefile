@@ -118,10 +118,15 @@ bench-images: setup
 bench-poison: setup
 	$(BIN)/python -m benchmarks.poison $(ARGS)
 
-# Every promise of the server tried on real processes, into RELIABILITY.md; see there how long each takes.
+# Every promise of server and devices tried on real processes, into RELIABILITY.md; see there how long each takes.
 # make reliability ARGS="--only crash"; see $(BIN)/python -m benchmarks.reliability --help
 reliability: setup
 	$(BIN)/python -m benchmarks.reliability $(ARGS)
+
+# What of that is about devices: client and worker killed over and over, power cuts, full disks, bad lines and clocks.
+.PHONY: edge-reliability
+edge-reliability: setup
+	$(BIN)/python -m benchmarks.reliability --only device_kills device_weather
 
 # Every model family from export to merged model, and README's table of them.
 families: setup

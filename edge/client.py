@@ -38,6 +38,7 @@ from ravan.rpc.address import is_local
 log = structlog.get_logger()
 CHECK_SECONDS = 0.2
 ORPHAN_SECONDS = 10.0
+STARTED_SECONDS, LEAN_SECONDS = 2.0, 30.0  # until memory is given back, and between two times: it costs 10 ms
 LOCAL_SERVER = "127.0.0.1:7071"
 
 
@@ -113,7 +114,6 @@ def run(settings: ClientSettings) -> None:
                 threads.submit(Device(options, client, home, foreman, settings.equipment, progress, stop).run)
                 for options, client in zip(settings.devices, clients, strict=True)
             }
-            give_back()
             _finish(running, clients, stop)
 
 
@@ -163,7 +163,11 @@ def _device(value: dict[str, Any]) -> DeviceOptions:
 def _finish(running: set[Future[None]], clients: list[FleetClient], stop: threading.Event) -> None:
     """Waits for all devices; one that fails is logged at once, and the first decides the exit code at the end."""
     failures: list[BaseException] = []
+    lean_at = time.monotonic() + STARTED_SECONDS
     while running:
+        if time.monotonic() > lean_at:
+            give_back()
+            lean_at = time.monotonic() + LEAN_SECONDS
         ended, running = wait(running, timeout=CHECK_SECONDS, return_when=FIRST_COMPLETED)
         if stop.is_set():
             for client in clients:

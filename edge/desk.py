@@ -26,7 +26,9 @@ class Desk:
     """
 
     def __init__(self, folder: Path, left_out: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not folder.exists():
+            folder.mkdir(mode=0o700, parents=True)
+            sync_folder(folder.parent)
         drop_temporary(folder)
         self.folder, self.left_out = folder, left_out
 

@@ -1,5 +1,6 @@
 """A device's loop: check in -> (bundle) -> adapter -> local run -> upload -> sleep; nothing of it trains by itself."""
 
+import errno
 import platform
 import random
 import threading
@@ -13,7 +14,6 @@ from edge.fleet_client import FleetClient
 from edge.foreman import Foreman
 from edge.home import Home
 from edge.job import Job
-from edge.lean import give_back
 from edge.options import DeviceOptions, Equipment
 from edge.outbox import Finished
 from edge.progress import Progress
@@ -33,6 +33,7 @@ LATE = {"too-stale", "stale-round", "round-closed"}
 PASSING = {"stale-call", "future-call", "replayed-call", "too-many", "too-slow"}
 """Refusals of a call, not of the update that it carries: once the clock is set, or the crowd is gone, it may pass."""
 LATE_SECONDS = 0.5
+FULL = {errno.ENOSPC, errno.EDQUOT}
 CRASHES = 3
 """So often in one task a worker may end before it: then the task is given back."""
 WITHHELD = "The device's own log says why."
@@ -99,7 +100,6 @@ class Device:
             self._log.info("run finished")
             return True
         self._progress.waiting(self._options.name, wait.reason)
-        give_back()
         self._stop.wait(self._jitter.uniform(wait.min_seconds, max(wait.min_seconds, wait.max_seconds)))
         return False
 
@@ -138,7 +138,8 @@ class Device:
         except RavanError as error:
             self._fail(task, error, gives_back=True)
         except OSError as error:
-            self._fail(task, explain_os_error(error), gives_back=True)
+            full = error.errno in FULL  # which passes: the task waits for it until the round's deadline
+            self._fail(task, explain_os_error(error), gives_back=not full)
         self._deliver()
 
     def _train(self, task: pb.Task, bundle: Bundle, until: float) -> None:

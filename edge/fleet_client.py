@@ -35,6 +35,8 @@ BROKEN_OFF = {"too-slow", "incomplete", "wrong-offset", "wrong-hash"}
 """Refusals of a transfer that went wrong on the way: it goes on, or begins anew if the server threw it away."""
 FOR_GOOD = {"revoked", "unknown-device"}
 """Refusals that no waiting changes; others, as for a clock that is off, may pass at a device that was let in before."""
+CLOCK = {"stale-call", "future-call"}
+"""Refusals of a device whose clock is off, as it may be until a board has asked the network for the time."""
 TRUST = "enroll again with the ca.pem that the operator has"
 PLAIN = "The server at {} speaks TLS: enroll this device and leave out --insecure."
 CALL_SECONDS = 60.0
@@ -200,6 +202,7 @@ class FleetClient:
     def _refusal(self, error: grpc.RpcError) -> Refused:
         code = code_of(error) or status_of(error).name.lower()
         shut_out = status_of(error) is grpc.StatusCode.UNAUTHENTICATED and not self._was_let_in
+        shut_out = shut_out and code not in CLOCK
         return (NotLetIn if shut_out or code in FOR_GOOD else Refused)(code, sentence_of(error))
 
     def _before(self, _: RetryCallState) -> None:

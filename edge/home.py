@@ -1,5 +1,6 @@
 """The folder a client keeps: its devices' identities and the bundles they share."""
 
+import os
 import re
 import secrets
 import shutil
@@ -13,10 +14,10 @@ from edge.desk import Desk
 from edge.fleet_client import FleetClient
 from edge.identity import Identities
 from ravan.bundle import Bundle, Manifest, open_bundle
-from ravan.bundle_files import ARTIFACTS, MANIFEST, check_file
+from ravan.bundle_files import ARTIFACTS, MANIFEST, FileEntry, check_file
 from ravan.errors import BundleError
 from ravan.faults import reached
-from ravan.files import lock_folder, sync_folder, write_atomically
+from ravan.files import drop_temporary, lock_folder, sync_folder, write_atomically
 
 log = structlog.get_logger()
 Admit = Callable[[Manifest], Collection[str]]
@@ -25,7 +26,7 @@ bundle is not for this device, and returns those of the artifacts that it downlo
 LEFT_OUT = ".left-out"
 Stamps = list[tuple[str, int, int]]
 LARGEST_MANIFEST = 16 << 20  # bytes
-BUNDLES, WORK = "bundles", "work"
+BUNDLES, WORK, PARTIAL = "bundles", "work", ".partial"
 SHA256 = "[0-9a-f]{64}"
 
 
@@ -45,6 +46,7 @@ class Home:
         devices.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._bundles.mkdir(exist_ok=True)
         self._lock = lock_folder(folder, "client")
+        drop_temporary(devices)
         self.identities = Identities(devices)
         self.folder = folder
         self._fetching = threading.Lock()
@@ -85,7 +87,10 @@ class Home:
                     shutil.rmtree(folder)
                 else:
                     return self._complete(client, held, admit(held.manifest))
-            return self._fetch(client, bundle_id, folder, admit)
+            fetched = self._fetch(client, bundle_id, folder, admit)
+            for abandoned in self._bundles.glob(f"*{PARTIAL}"):  # of a run that was over before it was whole
+                shutil.rmtree(abandoned)
+            return fetched
 
     def _held(self, folder: Path, bundle_id: str) -> Bundle:
         """What is here, checked once and again whenever a file was changed: hashing it all takes long."""
@@ -133,20 +138,34 @@ class Home:
         for name, entry in entries.items():
             path = partial / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("ab") as file:
-                if file.tell() < entry.size:
-                    client.fetch_file(bundle_id, name, file.write, file.tell(), entry.size)
+            goes_on = path.exists()
             try:
-                check_file(partial, name, entry)
+                _fetch_file(client, bundle_id, name, path, entry)
             except BundleError:
                 path.unlink()
-                raise
+                if not goes_on:
+                    raise
+                _fetch_file(client, bundle_id, name, path, entry)  # what was here may be what a power cut left
             reached("file-fetched")
+
+
+def _fetch_file(client: FleetClient, bundle_id: str, name: str, path: Path, entry: FileEntry) -> None:
+    """Fetches what of a file is not here, durably.
+
+    Raises:
+        BundleError: its bytes are not those that the manifest promises.
+    """
+    with path.open("ab") as file:
+        if file.tell() < entry.size:
+            client.fetch_file(bundle_id, name, file.write, file.tell(), entry.size)
+        file.flush()
+        os.fsync(file.fileno())
+    check_file(path.parents[name.count("/")], name, entry)
 
 
 def _partial(folder: Path) -> Path:
     """Where the files of a bundle wait until all are there."""
-    partial = folder.with_name(f"{folder.name}.partial")
+    partial = folder.with_name(f"{folder.name}{PARTIAL}")
     partial.mkdir(exist_ok=True)
     return partial
 

@@ -44,7 +44,7 @@ def keep_finished(
 
 
 def _write(finished: Finished, job: Job) -> None:
-    wait = 1.0
+    header, wait = finished.header, 1.0
     while True:
         try:
             finished.write(job.desk / FINISHED)
@@ -53,4 +53,5 @@ def _write(finished: Finished, job: Job) -> None:
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
         else:
+            log.info("local run finished", device=job.name, round=header.binding.round, bytes=header.size)
             return

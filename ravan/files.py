@@ -1,5 +1,6 @@
 """Writing files so that a crash at any point leaves the old file or the whole new one."""
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -66,9 +67,9 @@ def lock_folder(folder: Path, user: str, name: str = "lock") -> IO[str]:
     except BlockingIOError:
         file.close()
         raise EnvironmentProblem(f"Another {user} uses {folder}: stop it or choose another folder.") from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), str(os.getpid()).encode())
     return file
 
 

@@ -1,4 +1,4 @@
-"""Tries the server's promises and writes RELIABILITY.md.
+"""Tries the promises of server and devices and writes RELIABILITY.md.
 
 usage: python -m benchmarks.reliability [--only MODULE ...], in the repository; make reliability runs all of it.
 

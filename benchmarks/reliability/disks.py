@@ -1,6 +1,7 @@
-"""Small real disks for a server's state, on Linux as root: one in memory that fills up, one in a file that fails."""
+"""Small real disks for a state, on Linux as root: one in memory that fills up, one in a file that fails."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,6 +68,15 @@ def filled(folder: Path) -> Iterator[None]:
         yield
     finally:
         path.unlink()
+
+
+def cut_power(image: Path, folder: Path) -> None:
+    """What is left of a disk in a file when its machine loses power now: what was synced; it is mounted again."""
+    left = image.with_suffix(".left")
+    shutil.copyfile(image, left)
+    _do("umount", folder)
+    left.replace(image)
+    _do("mount", "-o", OPTIONS, image, folder)
 
 
 def mount_again(image: Path, folder: Path) -> None:

@@ -8,9 +8,10 @@ from benchmarks.reliability.promises import PROMISES, Promise
 INTRODUCTION = """\
 # Reliability
 
-What the server promises, and what came out when it was tried on real processes: `make reliability` runs all of it and
-writes this page and `benchmarks/results/reliability.json`. `make test` runs short versions. How each is tried stands at
-the head of its module in `benchmarks/reliability/`; who is trusted with what, in [SECURITY.md](SECURITY.md)."""
+What server and devices promise, and what came out when it was tried on real processes: `make reliability` runs all of
+it and writes this page and `benchmarks/results/reliability.json`. `make test` runs short versions. How each is tried
+stands at the head of its module in `benchmarks/reliability/`; who is trusted with what, in
+[SECURITY.md](SECURITY.md)."""
 
 
 def page(measurements: Mapping[str, Measurement]) -> str:

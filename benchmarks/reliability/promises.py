@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Promise:
-    """What the server promises, in a sentence, and who tries it."""
+    """What server or devices promise, in a sentence, and who tries it."""
 
     number: int
     name: str
@@ -50,5 +50,12 @@ PROMISES = (
         "Disk full or read-only, fsync failing, a clock a day off, lines cut or half open, a locked database: a clear "
         "code, no corruption, and recovery when it clears.",
         ("weather",),
+    ),
+    Promise(
+        11,
+        "Devices survive",
+        "A client or worker that is killed, loses power, disk, server, line or time goes on where it was: every update "
+        "has the bits of an undisturbed run, none that is finished is trained again, and no partial file is left.",
+        ("device_kills", "device_weather"),
     ),
 )

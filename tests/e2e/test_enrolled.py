@@ -43,6 +43,22 @@ def failures(fleet: Fleet) -> list[str]:
     return [device["failure"] for device in status["devices"]]
 
 
+def resident(pid: int, what: str = "VmRSS") -> float:
+    """Of a process's memory, MB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{what}:")) * 1024 / 1e6
+
+
+def test_an_idle_client_is_small(fleet: Fleet, shards: list[Path]) -> None:
+    fleet.serve()
+    fleet.enroll("idle", *tokens(fleet, 1))
+    client = fleet.device("idle", shards[0], options=("--no-until-finished",))
+    until(lambda: '"name": "shard-0"' in json.dumps(fleet.status()), "a check-in")
+    until(lambda: resident(client.pid) < 40, "memory to be given back")
+    time.sleep(2)
+    assert resident(client.pid) < 40
+
+
 def tokens(fleet: Fleet, count: int) -> list[str]:
     return fleet.run("ravan-server", "devices", "token", "--count", str(count)).stdout.split()
 

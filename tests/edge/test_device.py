@@ -1,10 +1,13 @@
 """A device in a world that does not always answer well: it waits, says why, and goes on."""
 
+import os
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from edge.errors import Stopped
 from edge.fleet_client import FleetClient
 from edge.foreman import Foreman
 from edge.home import Home
-from edge.job import DataOptions, Priority, WorkerSettings
+from edge.job import WORKER_LOCK, DataOptions, Priority, WorkerSettings
 from edge.left_out import LeftOut
 from edge.options import DeviceOptions
 from edge.progress import Events
@@ -27,11 +30,13 @@ from edge.setting_out import equipment
 from protos.ravan.v1 import fleet_pb2 as pb
 from protos.ravan.v1 import fleet_pb2_grpc as rpc
 from ravan.bundle import INITIAL, Bundle
+from ravan.files import holder
 from ravan.rpc.plan import TrainingPlan, plan_to_proto
 from ravan.rpc.transfer import CODE_KEY, chunks
 from ravan.update import decode
 from ravan.wire import WireFormat, unpack
 from tests.conftest import sentences, write_rows
+from tests.e2e.processes import until
 
 
 class Scripted(rpc.FleetServicer):
@@ -99,7 +104,7 @@ def scene(bundle: Bundle, tmp_path: Path) -> Iterator[tuple[Scripted, Device, th
     client = FleetClient(f"127.0.0.1:{port}", home.device_id("one"), stop)
     data = write_rows(tmp_path / "data.jsonl", sentences(6, 0))
     options = DeviceOptions("one", DataOptions(data, held_out=0.3), until_finished=True)
-    foreman = Foreman(WorkerSettings(home.folder, threads=1, priority=Priority.NORMAL))
+    foreman = Foreman(WorkerSettings(home.folder, threads=1, priority=Priority.NORMAL, checkpoint_seconds=0.05))
     yield fleet, Device(options, client, home, foreman, equipment(Runtimes()), Events(), stop), stop
     foreman.close()
     client.close()
@@ -120,6 +125,27 @@ def run_for(device: Device, stop: threading.Event, seconds: float) -> None:
         assert stop.is_set()
     finally:
         timer.cancel()
+
+
+@contextmanager
+def stopped_after(condition: Callable[[], object], stop: threading.Event, seconds: float = 0) -> Iterator[None]:
+    """Sets ``stop`` so long after something has become true."""
+
+    def end() -> None:
+        until(condition, "what the device is to do")
+        time.sleep(seconds)
+        stop.set()
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    yield
+    ending.join()
+
+
+def run_for_one_upload(fleet: Scripted, device: Device, stop: threading.Event) -> None:
+    """Runs a device until it has tried to upload, and a moment longer."""
+    with stopped_after(lambda: fleet.uploads, stop, 0.5):
+        run_for(device, stop, 60)
 
 
 def test_a_task_is_done_and_the_device_ends_with_the_run(scene: Scene) -> None:
@@ -151,7 +177,8 @@ def test_a_server_or_proxy_that_stumbles_is_tried_again(scene: Scene, status: gr
 def test_refused_work_is_given_back_and_not_repeated_in_a_tight_loop(scene: Scene) -> None:
     fleet, device, stop = scene
     fleet.refuse_upload = refusing(grpc.StatusCode.INVALID_ARGUMENT, "not-finite")
-    run_for(device, stop, 3)
+    with stopped_after(lambda: fleet.failures, stop, 3):
+        run_for(device, stop, 60)
     assert fleet.uploads == len(fleet.failures) <= 5
     assert {failure.code for failure in fleet.failures} == {"not-finite"}
 
@@ -161,7 +188,7 @@ def test_what_a_coded_upload_leaves_out_is_kept_once_the_server_has_the_rest(sce
     fleet.plan = replace(fleet.plan, wire=WireFormat.INT8)
     spec, bundle_id = fleet.bundle.manifest.adapter, fleet.bundle.manifest.bundle_id
     fleet.refuse_upload = refusing(grpc.StatusCode.FAILED_PRECONDITION, "round-closed")
-    run_for(device, stop, 1.5)
+    run_for_one_upload(fleet, device, stop)
     refused = fleet.sent
     assert list((tmp_path / "home/devices").glob("*.left-out")) == []
     stop.clear()
@@ -177,10 +204,44 @@ def test_what_a_coded_upload_leaves_out_is_kept_once_the_server_has_the_rest(sce
     assert (np.abs(rest.sH).max(axis=(1, 2)) <= largest / 254 * 1.01 + 1e-9).all()
 
 
+def test_a_finished_update_outlives_the_client_and_is_never_trained_again(scene: Scene, tmp_path: Path) -> None:
+    fleet, device, stop = scene
+    fleet.refuse_upload = refusing(grpc.StatusCode.UNAUTHENTICATED, "future-call")  # until its clock is set
+    run_for_one_upload(fleet, device, stop)
+    refused = fleet.sent
+    (kept,) = (tmp_path / "home/work").glob("*/finished")
+    fleet.refuse_upload = lambda context: None
+    stop.clear()
+    device._foreman._command = ["false"]  # nobody could train now
+    device._foreman.close()
+    run_for(device, stop, 20)
+    assert fleet.sent == refused
+    assert not kept.exists()
+    assert fleet.failures == []
+
+
+def test_a_killed_worker_costs_a_moment_and_not_the_task(scene: Scene, tmp_path: Path) -> None:
+    fleet, device, stop = scene
+    fleet.plan = TrainingPlan(local_steps=3000, batch_size=2)
+    home = tmp_path / "home"
+
+    def kill() -> None:
+        until(lambda: list(home.glob("work/*/checkpoint")), "a checkpoint")
+        os.kill(holder(home, WORKER_LOCK) or 0, signal.SIGKILL)
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    run_for(device, stop, 60)
+    killing.join()
+    assert fleet.uploads == 1
+    assert fleet.failures == []
+    assert len(fleet.check_ins) == 3  # the task, the same again, and the end of the run
+
+
 def test_a_late_update_is_dropped_without_a_report(scene: Scene) -> None:
     fleet, device, stop = scene
     fleet.refuse_upload = refusing(grpc.StatusCode.FAILED_PRECONDITION, "round-closed")
-    run_for(device, stop, 1.5)
+    run_for_one_upload(fleet, device, stop)
     assert fleet.uploads >= 1
     assert fleet.failures == []
 
@@ -188,7 +249,8 @@ def test_a_late_update_is_dropped_without_a_report(scene: Scene) -> None:
 def test_a_run_that_diverges_is_given_back(scene: Scene) -> None:
     fleet, device, stop = scene
     fleet.plan = TrainingPlan(local_steps=3, batch_size=2, learning_rate=1e38, saved_learning_rate=1e38, clip_norm=0)
-    run_for(device, stop, 2)
+    with stopped_after(lambda: fleet.failures, stop):
+        run_for(device, stop, 60)
     assert fleet.uploads == 0
     assert fleet.failures[0].code == "diverged"
     assert str(Path.home()) not in fleet.failures[0].reason

@@ -1,0 +1,29 @@
+"""A device that is killed at every point goes on with the same bits: the short version of ``device_kills.py``."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.reliability.device_kills import DOWNLOAD, OF_A_ROUND
+from benchmarks.reliability.device_trial import MOMENTS, DeviceTrial
+from ravan.faults import DEVICE_POINTS
+
+LIVES = ("file-fetched:2", "checkpoint-kept:5", "step-done:9", "update-finished:1", "rest-kept:1")
+
+
+@pytest.mark.timeout(300)
+def test_a_killed_device_sends_the_same_bits_trains_nothing_twice_and_leaves_nothing(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("calm", "killed")]
+    for folder in folders:
+        folder.mkdir()
+    calm = DeviceTrial(folders[0], (), rounds=3).run()
+    killed = DeviceTrial(folders[1], LIVES, rounds=3).run()
+    assert calm.problems == killed.problems == []
+    assert killed.kills.total() == len(LIVES)
+    assert killed.resumed > 0
+    assert killed.updates == calm.updates
+
+
+def test_the_points_tried_are_all_there_are() -> None:
+    assert {*DOWNLOAD, *OF_A_ROUND} == DEVICE_POINTS
+    assert not set(MOMENTS) & DEVICE_POINTS
