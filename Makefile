@@ -129,6 +129,11 @@ bench-language: setup
 bench-images: setup
 	$(BIN)/python -m benchmarks.fashion_mnist $(ARGS)
 
+# Sizes, starts, memory and needs of the client's binaries, into DEVICES.md; on an idle machine, about ten minutes.
+.PHONY: bench-devices
+bench-devices: test-binary test-arm
+	$(BIN)/python -m benchmarks.devices
+
 # Five attacks against every aggregation rule, into BENCHMARKS.md; about 40 minutes, and what was run is not run again.
 # make bench-poison ARGS="--rules median --attacks NaN"; see $(BIN)/python -m benchmarks.poison --help
 bench-poison: setup

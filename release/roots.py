@@ -17,7 +17,7 @@ from release.machines import Machine, this_machine
 
 HERE = Path(__file__).resolve().parent
 EMULATOR = "qemu-user-static"
-CPU = "cortex-a72"  # a plain one: with the newest, OpenBLAS picks kernels that the emulator is slow or wrong at
+CPU = "cortex-a76"  # as cpuinfo.aarch64 says: a Raspberry Pi 5's
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ DOCUMENTS = (
     "ARCHITECTURE.md",
     "BENCHMARKS.md",
     "CONTRIBUTING.md",
+    "DEVICES.md",
     "RELIABILITY.md",
     "SECURITY.md",
     "release/INSTALL.md",
