@@ -35,7 +35,7 @@ class Size:
         because: the files that name symbols of just that version.
         libraries: shared libraries that it takes from the system.
         differences: by precision, the most by which its update differs from that of the client run from source on
-            x86-64, as ``make test-binary`` and ``make test-arm`` saw it.
+            x86-64, and as ``<precision>_cosine`` how alike their changes are, as ``make test-arm`` saw it.
     """
 
     machine: str

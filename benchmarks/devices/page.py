@@ -28,14 +28,15 @@ def sizes(found: tuple[Size, ...]) -> Iterator[str]:
         "taken from the system", [", ".join(f"`{name}`" for name in size.libraries) for size in found], "glibc, libz"
     )
     for precision, aim in (("fp32", f"at most {CLOSE:.0e}"), ("int8", "")):
-        cells = [difference(size, precision) for size in found]
-        yield row(f"update's distance from x86-64's, {precision}", cells, aim)
+        yield row(f"update's distance from x86-64's, {precision}", [distance(size, precision) for size in found], aim)
 
 
-def difference(size: Size, precision: str) -> str:
-    """In words."""
-    found = size.differences.get(precision)
-    return "not measured" if found is None else f"{found:.0e}" if found else "0"
+def distance(size: Size, precision: str) -> str:
+    """Between updates, at most, and the cosine between the changes that they make."""
+    found, cosine = (size.differences.get(name) for name in (precision, f"{precision}_cosine"))
+    if found is None or cosine is None:
+        return "not measured"
+    return f"{found:.0e}, cosine {cosine:.5f}" if found else "none"
 
 
 def starts(results: Results) -> Iterator[str]:

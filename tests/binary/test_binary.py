@@ -29,7 +29,7 @@ from tests.e2e.processes import FAST, Fleet, edge_python
 
 pytestmark = [pytest.mark.binary, pytest.mark.timeout(600)]
 SYSTEM = {"libc", "libdl", "libm", "libpthread", "librt", "libz", "ld-linux-x86-64", "ld-linux-aarch64"}
-CLOSE = 1e-5
+CLOSE, ALIKE = 1e-5, 0.99
 
 
 def run(binary: Binary, *arguments: str, folder: Path) -> str:
@@ -100,10 +100,15 @@ def test_it_enrolls_and_trains_to_the_update_of_this_machine_from_source(
         theirs = trained(twin, spec, shard)
     finally:
         twin.end()
-    assert np.abs(theirs - start).max() > 1e-3
-    difference = float(np.abs(ours - theirs).max())
+    moved, difference = theirs - start, float(np.abs(ours - theirs).max())
+    cosine = float((ours - start) @ moved / np.linalg.norm(ours - start) / np.linalg.norm(moved))
     note(str(precision), difference)
-    assert difference <= (CLOSE if precision is Precision.FP32 else 1.0)
+    note(f"{precision}_cosine", cosine)
+    assert np.abs(moved).max() > 1e-3
+    if precision is Precision.FP32:
+        assert difference <= CLOSE
+    else:  # each kind of processor rounds its own way, and a step of 8 bits is wide
+        assert cosine >= ALIKE
 
 
 def exported(model_folder: Path, out: Path, precision: Precision) -> Path:
