@@ -1,4 +1,7 @@
-"""The client where what its binary leaves out can't be imported; takes what the binary takes."""
+"""Python where what the client's binary leaves out can't be imported; usage: without.py MODULE [ARGUMENTS...].
+
+It runs a module as ``python -m`` does, and so does every process that this one starts as a part of the client.
+"""
 
 import runpy
 import sys
@@ -12,6 +15,7 @@ sys.path[0] = str(ROOT)
 
 from PIL import _plugins  # noqa: E402
 
+import edge.itself  # noqa: E402
 from release.left_out import MODULES, is_left_out, plugins  # noqa: E402
 
 REFUSED = {*MODULES, *plugins(_plugins)}
@@ -29,4 +33,6 @@ class Refusal:
 
 
 sys.meta_path.insert(0, Refusal())
-runpy.run_path(str(ROOT / "release" / "entry.py"), run_name="__main__")
+edge.itself.own_command = lambda name: [sys.executable, __file__, "edge", name]
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
