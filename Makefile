@@ -4,6 +4,7 @@ VENV := .venv
 EDGE_VENV := .venv-edge
 ORT_VENV := .venv-ort-training
 FLOWER_VENV := .venv-flower
+RELEASE_VENV := .venv-release
 BIN := $(VENV)/bin
 PIP_VERSION := 26.3
 PACKAGES := edge export protos ravan server
@@ -39,6 +40,13 @@ $(ORT_VENV)/.ready: pyproject.toml constraints-ort-training.txt
 	$(ORT_VENV)/bin/python -m pip install --quiet -c constraints-ort-training.txt --editable '.[ort-training]'
 	@touch $@
 
+# What builds binaries of the client.
+$(RELEASE_VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(RELEASE_VENV)
+	$(RELEASE_VENV)/bin/python -m pip install --quiet --upgrade pip==$(PIP_VERSION)
+	$(RELEASE_VENV)/bin/python -m pip install --quiet -c constraints.txt --editable . --group release
+	@touch $@
+
 # Settings: make demo ARGS="--devices 10 --rounds 5"; see $(BIN)/python -m demo --help
 demo: setup
 	$(BIN)/python -m demo $(ARGS)
@@ -65,6 +73,28 @@ test-matrix: setup
 
 test-ort-training: setup setup-ort-training
 	$(BIN)/python -m pytest tests/ort_training $(ARGS)
+
+# The client as a folder that needs no Python, into dist/, for x86-64 and for ARM in an emulator; about four minutes.
+# Needs Debian and user namespaces, and no rights. make edge-binary MACHINES=x86_64
+MACHINES ?= x86_64 aarch64
+.PHONY: edge-binary test-binary test-arm
+edge-binary: $(MACHINES:%=build/edge/%/.ready)
+
+BINARY_SOURCES := $(shell find edge protos ravan release -name '*.py' -o -path 'release/*' -type f -not -name '*.pyc')
+
+build/edge/%/.ready: $(BINARY_SOURCES) pyproject.toml constraints.txt $(RELEASE_VENV)/.ready
+	$(RELEASE_VENV)/bin/python -m release.build $*
+	@touch $@
+
+# The binary in a root file system that has glibc and libz alone: it enrolls, trains and uploads.
+test-binary: setup build/edge/x86_64/.ready
+	$(BIN)/python -m pytest -m binary tests/binary --machine x86_64 $(ARGS)
+
+# The same for ARM in an emulator, and its update held against this machine's; skipped where that is not allowed.
+test-arm: setup $(RELEASE_VENV)/.ready
+	@if $(RELEASE_VENV)/bin/python -m release.possible aarch64; then \
+	  $(MAKE) build/edge/aarch64/.ready && $(BIN)/python -m pytest -m binary tests/binary --machine aarch64 $(ARGS); \
+	else echo "make test-arm: skipped"; fi
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -113,6 +143,11 @@ bench-language: setup
 bench-images: setup
 	$(BIN)/python -m benchmarks.fashion_mnist $(ARGS)
 
+# Sizes, starts, memory and needs of the client's binaries, into DEVICES.md; on an idle machine, about ten minutes.
+.PHONY: bench-devices
+bench-devices: test-binary test-arm
+	$(BIN)/python -m benchmarks.devices
+
 # Five attacks against every aggregation rule, into BENCHMARKS.md; about 40 minutes, and what was run is not run again.
 # make bench-poison ARGS="--rules median --attacks NaN"; see $(BIN)/python -m benchmarks.poison --help
 bench-poison: setup
@@ -142,4 +177,5 @@ protos: setup
 	scripts/protos
 
 clean:
-	rm -rf $(VENV) $(EDGE_VENV) $(ORT_VENV) $(FLOWER_VENV) .families demo/out demo/report.json examples/har/out
+	rm -rf $(VENV) $(EDGE_VENV) $(ORT_VENV) $(FLOWER_VENV) $(RELEASE_VENV) build dist .families
+	rm -rf demo/out demo/report.json examples/har/out

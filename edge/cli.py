@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+import ravan
 from edge.bench import Measurement, measure
 from edge.client import become
 from edge.enrollment import enroll as enroll_device
@@ -38,8 +39,18 @@ HomeOption = Annotated[Path, typer.Option(help="Folder of the device's identity.
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
+def show_version(wanted: bool) -> None:
+    """Prints it and ends."""
+    if wanted:
+        print(f"ravan-edge {ravan.__version__}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print it.")]
+
+
 @app.callback()
-def begin() -> None:
+def begin(version: VersionOption = False) -> None:
     """Keeps what any command logs out of what it prints."""
     configure_logs()
 

@@ -13,8 +13,17 @@ from pathlib import Path
 from families_table import shown, tested
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "BENCHMARKS.md", "CONTRIBUTING.md", "RELIABILITY.md", "SECURITY.md")
-PACKAGES = ("benchmarks", "demo", "edge", "examples", "export", "ravan", "server")
+DOCUMENTS = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "BENCHMARKS.md",
+    "CONTRIBUTING.md",
+    "DEVICES.md",
+    "RELIABILITY.md",
+    "SECURITY.md",
+    "release/INSTALL.md",
+)
+PACKAGES = ("benchmarks", "demo", "edge", "examples", "export", "ravan", "release", "server")
 PROGRAMS = {"ravan-edge": "edge.cli", "ravan-export": "export.cli", "ravan-server": "server.cli"}
 
 

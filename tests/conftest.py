@@ -1,6 +1,7 @@
 """Shared fixtures: a tiny real BERT with its tokenizer, tiny ViTs, and the bundles made from them, once a session."""
 
 import json
+import platform
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -42,8 +43,9 @@ VOCABULARY = [*FILLERS, *(word for group in WORDS.values() for word in group)]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--families-report FOLDER``: where the tests of model families leave their rows for README's table."""
+    """``--families-report FOLDER``: where model families leave README's rows; ``--machine NAME``: a binary's."""
     parser.addoption("--families-report", type=Path, default=None, help="Folder for the families' figures.")
+    parser.addoption("--machine", default=platform.machine(), help="Whose binary tests/binary tries.")
 
 
 @pytest.fixture(autouse=True)

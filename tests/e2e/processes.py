@@ -58,16 +58,23 @@ class Fleet:
 
     Attributes:
         secure: whether devices must enroll and speak TLS, or neither.
+        program: the command that is ravan-edge; by default the edge environment's.
     """
 
     folder: Path
     secure: bool = False
+    program: tuple[str, ...] = ()
     port: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
     def state(self) -> Path:
         return self.folder / "server"
+
+    @property
+    def edge(self) -> tuple[str, ...]:
+        """The command that is ravan-edge."""
+        return self.program or (edge_python(), "-m", "edge.cli")
 
     def start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         """Starts a process with its output appended to ``<name>.log``."""
@@ -101,19 +108,20 @@ class Fleet:
             flags += ["--server", f"127.0.0.1:{self.port}", "--insecure"]
         for path in data:
             flags += ["--data", str(path)]
-        return self.start(name, [python or edge_python(), "-m", "edge.cli", "run", *flags])
+        program = (python, "-m", "edge.cli") if python else self.edge
+        return self.start(name, [*program, "run", *flags])
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A command of ravan-server on this server's state, or of ravan-edge in the edge environment, to its end."""
+        """A command of ravan-server on this server's state, or of ravan-edge, to its end."""
         program, *rest = arguments
         command = [sys.executable, "-m", "server.cli", *rest, "--state", str(self.state)]
         if program == "ravan-edge":
-            command = [edge_python(), "-m", "edge.cli", *rest]
+            command = [*self.edge, *rest]
         return subprocess.run(command, capture_output=True, text=True, cwd=self.folder, check=False, timeout=60)
 
     def enroll(self, home: str, token: str, *options: str, ca: str = "server/tls/ca.pem") -> None:
         """Enrolls a device with a token, as its owner does."""
-        where = ["--server", f"127.0.0.1:{self.port}", "--ca", ca, "--home", home]
+        where = ["--server", f"127.0.0.1:{self.port}", "--ca", str(self.folder / ca), "--home", str(self.folder / home)]
         done = self.run("ravan-edge", "enroll", *where, "--token", token, *options)
         assert done.returncode == 0, done.stderr
 

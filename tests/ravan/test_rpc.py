@@ -3,6 +3,9 @@
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from ravan.errors import SettingsError
 from ravan.rpc.address import is_local, read_authority, split
@@ -54,6 +57,19 @@ def test_a_key_comes_back_from_its_text() -> None:
     assert len(device_id_of(public_hex(key))) == 32
     with pytest.raises(ValueError, match="PEM"):
         from_pem("no key")
+
+
+def test_keys_are_kept_as_openssl_keeps_them() -> None:
+    key = new_key()
+    theirs = load_pem_private_key(to_pem(key).encode(), None)
+    assert isinstance(theirs, Ed25519PrivateKey)
+    assert theirs.sign(b"text") == key.sign(b"text")
+    pem = theirs.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    assert pem == to_pem(key)
+    assert public_hex(from_pem(pem.replace("\n", "\r\n"))) == public_hex(key)
+    other = generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with pytest.raises(ValueError, match="Ed25519"):
+        from_pem(other.decode())
 
 
 def test_a_signature_holds_for_one_text_and_one_key() -> None:

@@ -1,0 +1,1 @@
+"""What the client takes of a device, measured from its binary."""

@@ -1,0 +1,5 @@
+"""What the binary starts."""
+
+from edge.__main__ import main
+
+main()
