@@ -84,6 +84,8 @@ class Held:
     def let_go(self) -> None:
         """Calls everybody, and holds nobody from now on: the server ends."""
         self._ending = True
+        if self._watching:
+            self._watching.cancel()
         for place in self._places.values():
             place.call()
 

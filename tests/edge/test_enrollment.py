@@ -150,9 +150,9 @@ def test_a_clock_that_is_off_is_told_by_how_much(
     device: Identity, server: Secured, identities: Identities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edge.fleet_client.Signing", slow(412))
-    with pytest.raises(NotLetIn, match=r"clock is 412 s behind the server's, 300 s are allowed: set it\.") as refused:
+    with pytest.raises(Refused, match=r"clock is 412 s behind the server's, 300 s are allowed: set it\.") as refused:
         check_in(device)
-    assert refused.value.exit_code == 7
+    assert not isinstance(refused.value, NotLetIn)  # a board asks the network for the time some time after its start
     monkeypatch.setattr("edge.enrollment.Signing", slow(-3 * 86_400))
     with pytest.raises(NotLetIn, match=r"clock is 3 days ahead of the server's"):
         enroll(identities, "two", server.address, server.ca, server.token())
