@@ -89,6 +89,10 @@ class Device:
             except TaskFailed:
                 self._back_off()
                 continue
+            except OSError as error:  # of the disk, between two tasks
+                self._log.error("can't go on", reason=str(explain_os_error(error)))
+                self._back_off()
+                continue
             if self._is_last(answer.wait):
                 return
 

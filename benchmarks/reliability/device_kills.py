@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.reliability.device_trial import MOMENTS, STEPS, DeviceTrial
 from benchmarks.reliability.figures import Figure
+from benchmarks.reliability.tiny import tiny_bundle
 
 KILLS = 200
 ROUNDS = 25
@@ -34,7 +35,8 @@ def drawn(generator: random.Random, *, first: bool) -> list[str]:
 
 def figures(folder: Path) -> Iterator[Figure]:
     """Undisturbed, then killed at least ``KILLS`` times."""
-    calm = DeviceTrial(_new(folder / "calm"), (), rounds=ROUNDS).run()
+    bundle = tiny_bundle(folder / "bundle").folder
+    calm = DeviceTrial(folder / "calm", bundle, (), ROUNDS).run()
     yield Figure(
         11,
         f"a run of {ROUNDS} rounds of a device that nobody disturbs",
@@ -46,7 +48,7 @@ def figures(folder: Path) -> Iterator[Figure]:
     while sum(trial.kills.total() for trial in trials) < KILLS:
         lives = [life for turn in range(3) for life in drawn(generator, first=turn == 0)]
         number = len(trials)
-        trials.append(DeviceTrial(_new(folder / f"trial-{number}"), lives, rounds=ROUNDS, seed=number).run())
+        trials.append(DeviceTrial(folder / f"trial-{number}", bundle, lives, ROUNDS, number).run())
         print(f"   {trials[-1].kills.total()} kills, {'; '.join(trials[-1].problems) or 'all well'}", flush=True)
     yield from outcome(trials, calm, KILLS)
 
@@ -80,8 +82,3 @@ def outcome(trials: Sequence[DeviceTrial], calm: DeviceTrial, least: int) -> Ite
         "all finished, nothing left" if not problems else "; ".join(problems),
         met=not problems,
     )
-
-
-def _new(folder: Path) -> Path:
-    folder.mkdir()
-    return folder

@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.reliability.hosts import Server
 from benchmarks.reliability.lines import Line
-from benchmarks.reliability.tiny import tiny_bundle, tiny_data
+from benchmarks.reliability.tiny import tiny_data
 from edge.client import ClientSettings
 from edge.enrollment import enroll
 from edge.home import Home
@@ -34,6 +34,7 @@ from edge.runtimes import Runtimes
 from edge.setting_out import equipment
 from ravan.faults import VARIABLE
 from ravan.files import holder, write_atomically
+from ravan.processes import last_line
 from server import client
 from server.records import AssignmentState, RoundState, RunState
 from server.sql_state import open_sqlite
@@ -135,7 +136,8 @@ class DeviceTrial:
     """One run over many lives of one device.
 
     Attributes:
-        folder: empty.
+        folder: empty, or not there.
+        bundle: see ``tiny.py``.
         lives: how each but the last ends: a fault as ``point:time``, or one of ``MOMENTS``.
         rounds: of the run.
         seed: of the moments.
@@ -151,6 +153,7 @@ class DeviceTrial:
     """
 
     folder: Path
+    bundle: Path
     lives: Sequence[str]
     rounds: int
     seed: int = 0
@@ -166,6 +169,7 @@ class DeviceTrial:
 
     def run(self) -> "DeviceTrial":
         """Plays the run to its end, and looks at what is left."""
+        self.folder.mkdir(exist_ok=True)
         self.server = Server(self.folder, self.secure)
         if self.secure:
             self.server.initialize()
@@ -173,9 +177,7 @@ class DeviceTrial:
         with ExitStack() as stack:
             stack.callback(self.server.kill)
             self.server.wait()
-            bundle = self.folder / "bundle"
-            tiny_bundle(bundle)
-            client.create_run(self.server.control, {**OPTIONS, "rounds": self.rounds, "bundle": str(bundle)})
+            client.create_run(self.server.control, {**OPTIONS, "rounds": self.rounds, "bundle": str(self.bundle)})
             self.line = stack.enter_context(Line(self.server.port))
             address = self.server.address if self.secure else self.line.address
             self.device = new_client(self.folder, address, insecure=not self.secure)
@@ -211,7 +213,8 @@ class DeviceTrial:
         weather.start()
         try:
             code = device.process.wait(LIFE_SECONDS * (self.rounds + 1))
-            self.check(code == 0, f"the last life ended with exit code {code}")
+            words = last_line(device.log.read_text("utf-8", "replace"))
+            self.check(code == 0, f"the last life ended with exit code {code}: {words[-200:]}")
         except subprocess.TimeoutExpired:
             self.problems.append("the run did not finish in time")
             device.kill()

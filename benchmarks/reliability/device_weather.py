@@ -15,6 +15,8 @@ from benchmarks.reliability.device_trial import BOTH, DeviceTrial
 from benchmarks.reliability.disks import cut_power, disk_in_file, disk_in_memory, filled, may_mount
 from benchmarks.reliability.figures import Figure
 from benchmarks.reliability.stormy import VARIABLE
+from benchmarks.reliability.tiny import tiny_bundle
+from ravan.files import write_atomically
 
 ROUNDS = 6
 WEATHERED = Path(__file__).parent / "weathered"
@@ -29,26 +31,29 @@ CUTS = (
 
 def figures(folder: Path) -> Iterator[Figure]:
     """Every kind of weather; disks only where they may be mounted."""
-    calm = DeviceTrial(_new(folder / "calm"), (), ROUNDS).run()
+    bundle = tiny_bundle(folder / "bundle").folder
+    calm = DeviceTrial(folder / "calm", bundle, (), ROUNDS).run()
     if may_mount():
         yield from power_cuts(folder, calm)
         yield from full_disks(folder, calm)
     else:
         yield Figure(11, "power cuts, full disks", "real disks", "not tried: needs root to mount them", met=False)
-    gone = DeviceTrial(_new(folder / "gone"), (), ROUNDS, meanwhile=server_gone).run()
+    gone = DeviceTrial(folder / "gone", bundle, (), ROUNDS, meanwhile=server_gone).run()
     yield outcome(f"server gone for {AWAY_SECONDS:.0f} s while the device trains, and again after it did", gone, calm)
-    cut = DeviceTrial(_new(folder / "line"), (), ROUNDS, meanwhile=lines_cut).run()
+    cut = DeviceTrial(folder / "line", bundle, (), ROUNDS, meanwhile=lines_cut).run()
     yield outcome(f"every line cut each {CUT_SECONDS} s, in download, check-in and upload", cut, calm)
     for name, seconds in (("ahead", DAY), ("behind", -DAY)):
-        yield wrong_clock(folder / name, f"the device's clock a day {name}, at its start and in a round", seconds)
+        yield wrong_clock(
+            folder / name, bundle, f"the device's clock a day {name}, at its start and in a round", seconds
+        )
 
 
 def power_cuts(folder: Path, calm: DeviceTrial) -> Iterator[Figure]:
     """With syncs, and without."""
-    honest = _on_a_disk(folder / "power", lying=False)
+    honest = _on_a_disk(folder / "power", calm.bundle, lying=False)
     cuts = honest.kills.total()
     yield outcome(f"{cuts} power cuts at points of download, training, checkpoint, outbox and upload", honest, calm)
-    lying = _on_a_disk(folder / "lying", lying=True)
+    lying = _on_a_disk(folder / "lying", calm.bundle, lying=True)
     yield Figure(
         11,
         "the same with syncs that do nothing",
@@ -69,7 +74,7 @@ def full_disks(folder: Path, calm: DeviceTrial) -> Iterator[Figure]:
 
         place = _new(folder / f"full-{name}")
         with disk_in_memory(place / "home"):
-            trial = DeviceTrial(place, (), ROUNDS, meanwhile=weather).run()
+            trial = DeviceTrial(place, calm.bundle, (), ROUNDS, meanwhile=weather).run()
         yield outcome(f"disk full (a tmpfs) for {FULL_SECONDS:.0f} s from the {name} on", trial, calm)
 
 
@@ -90,20 +95,21 @@ def lines_cut(trial: DeviceTrial) -> None:
         trial.line.cut()
 
 
-def wrong_clock(folder: Path, what: str, seconds: float) -> Figure:
+def wrong_clock(folder: Path, bundle: Path, what: str, seconds: float) -> Figure:
     """A device that starts with a clock that is off, is set, and is off again in the middle of a round."""
     weather = _new(folder) / "weather.json"
-    weather.write_text(json.dumps({"clock": seconds}))
+    _is_now(weather, clock=seconds)
 
     def set_clock(trial: DeviceTrial) -> None:
         trial.device.wait_until_said("refused")
-        weather.write_text("{}")
+        _is_now(weather)
         trial.device.wait_until_said("training", 2)
-        weather.write_text(json.dumps({"clock": seconds}))
+        _is_now(weather, clock=seconds)
         time.sleep(WRONG_SECONDS)
-        weather.write_text("{}")
+        _is_now(weather)
 
-    trial = DeviceTrial(folder, (), ROUNDS, meanwhile=set_clock, secure=True, environment=_weathered(weather)).run()
+    environment = _weathered(weather)
+    trial = DeviceTrial(folder, bundle, (), ROUNDS, meanwhile=set_clock, secure=True, environment=environment).run()
     heard = {str(event.get("code")) for event in trial.device.said() if event["event"] == "refused"}
     wanted = {"future-call" if seconds > 0 else "stale-call"}
     end = "; ".join(trial.problems) or f"{len(trial.updates)} of {ROUNDS} rounds, {trial.twice} trained again"
@@ -124,20 +130,25 @@ def outcome(what: str, trial: DeviceTrial, calm: DeviceTrial) -> Figure:
     return Figure(11, what, "every update bit-equal, none trained again, no file left", end, met=met)
 
 
-def _on_a_disk(folder: Path, *, lying: bool, cuts: Sequence[str] = CUTS) -> DeviceTrial:
+def _on_a_disk(folder: Path, bundle: Path, *, lying: bool, cuts: Sequence[str] = CUTS) -> DeviceTrial:
     """A trial whose lives end with the device's power."""
     weather, image = _new(folder) / "weather.json", folder / "disk.img"
-    weather.write_text(json.dumps({"lying": lying}))
+    _is_now(weather, lying=lying)
     with ExitStack() as stack:
         stack.enter_context(disk_in_file(image, folder / "home"))
         trial = DeviceTrial(
             folder,
+            bundle,
             cuts,
             ROUNDS,
             between=lambda trial: cut_power(image, trial.device.home),
             environment=_weathered(weather),
         )
         return trial.run()
+
+
+def _is_now(path: Path, **weather: float) -> None:
+    write_atomically(path, json.dumps(weather).encode())
 
 
 def _weathered(weather: Path) -> dict[str, str]:

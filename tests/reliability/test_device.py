@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.reliability.device_kills import DOWNLOAD, OF_A_ROUND
 from benchmarks.reliability.device_trial import MOMENTS, DeviceTrial
+from benchmarks.reliability.tiny import tiny_bundle
 from ravan.faults import DEVICE_POINTS
 
 LIVES = ("file-fetched:2", "checkpoint-kept:5", "step-done:9", "update-finished:1", "rest-kept:1")
@@ -13,11 +14,9 @@ LIVES = ("file-fetched:2", "checkpoint-kept:5", "step-done:9", "update-finished:
 
 @pytest.mark.timeout(300)
 def test_a_killed_device_sends_the_same_bits_trains_nothing_twice_and_leaves_nothing(tmp_path: Path) -> None:
-    folders = [tmp_path / name for name in ("calm", "killed")]
-    for folder in folders:
-        folder.mkdir()
-    calm = DeviceTrial(folders[0], (), rounds=3).run()
-    killed = DeviceTrial(folders[1], LIVES, rounds=3).run()
+    bundle = tiny_bundle(tmp_path / "bundle").folder
+    calm = DeviceTrial(tmp_path / "calm", bundle, (), rounds=3).run()
+    killed = DeviceTrial(tmp_path / "killed", bundle, LIVES, rounds=3).run()
     assert calm.problems == killed.problems == []
     assert killed.kills.total() == len(LIVES)
     assert killed.resumed > 0
