@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -17,6 +18,8 @@ from server.storage import Storage
 log = structlog.get_logger()
 MOST_HELD = 5_000
 RETRY_SECONDS = 1.0
+SHARE = 0.5, 1.0
+"""Of the longest time, for which a device is held."""
 
 
 class Place:
@@ -26,18 +29,19 @@ class Place:
         held: seconds that it was waited for in vain.
     """
 
-    def __init__(self, *, full: bool) -> None:
+    def __init__(self, share: float) -> None:
         self.held = 0.0
-        self._full = full
+        self._share = share
         self._called = asyncio.Event()
 
     def call(self) -> None:
         """Lets the device have its answer."""
         self._called.set()
 
-    async def called(self, seconds: float) -> bool:
-        """Whether the device is called within so many seconds."""
-        if self._full or not seconds > 0:
+    async def called(self, longest: float) -> bool:
+        """Whether the device is called within its share of so many seconds."""
+        seconds = self._share * longest
+        if not seconds > 0:
             return False
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._called.wait(), seconds)
@@ -55,12 +59,14 @@ class _Chosen(NamedTuple):
 class Held:
     """Calls devices when a round has chosen them, or when nothing can be chosen any more.
 
-    After every change the state is read once for all, however many devices wait.
+    After every change the state is read once for all, however many devices wait. How long each is held at most is
+    drawn, so that devices that came together, as after a restart, do not come back together for ever.
     """
 
-    def __init__(self, storage: Storage, coordinator: Coordinator) -> None:
+    def __init__(self, storage: Storage, coordinator: Coordinator, generator: random.Random) -> None:
         self._storage = storage
         self._coordinator = coordinator
+        self._generator = generator
         self._places: dict[str, Place] = {}
         self._watching: asyncio.Task[None] | None = None
         self._ending = False
@@ -68,7 +74,8 @@ class Held:
     @contextmanager
     def place(self, device_id: str) -> Iterator[Place]:
         """A device's place, to be taken before the state is read; one that checks in again leaves its former place."""
-        place = Place(full=self._ending or len(self._places) >= MOST_HELD)
+        full = self._ending or len(self._places) >= MOST_HELD
+        place = Place(0.0 if full else self._generator.uniform(*SHARE))
         former = self._places.get(device_id)
         if former:
             former.call()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -84,7 +85,7 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Serving]:
         coordinator = Coordinator(storage, RuntimeOptions(threads=settings.threads))
         checks = health.aio.HealthServicer()
         before_devices, before_operator = _gates(settings, storage, operator, refused)
-        held = Held(storage, coordinator)
+        held = Held(storage, coordinator, random.Random())  # noqa: S311 - spreads check-ins, hides nothing
         fleet = Fleet(storage, coordinator, held, refused)
         devices = _for_devices(storage, fleet, checks, before_devices, holder)
         operators = grpc.aio.server(
