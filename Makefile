@@ -133,6 +133,12 @@ $(FLOWER_VENV)/.ready: benchmarks/requirements-flower.txt
 	$(FLOWER_VENV)/bin/python -m pip install --quiet --no-deps -r benchmarks/requirements-flower.txt
 	@touch $@
 
+# What spreading a budget of heads per layer, across layers or over the top layers saves and costs, into BENCHMARKS.md;
+# about half an hour, and what was run is not run again. make bench-heads ARGS="--only accuracy --cells 1"
+.PHONY: bench-heads
+bench-heads: setup
+	$(BIN)/python -m benchmarks.heads $(ARGS)
+
 # SmolLM2-135M learns from ten of Shakespeare's roles; about a quarter of an hour.
 bench-language: setup
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[demo,bench]'

@@ -14,7 +14,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,8 @@ import numpy as np
 from benchmarks.report import write_section
 from demo.data import Corpus, dirichlet_split, newsgroups, write_jsonl
 from edge.hidden import HiddenExamples, HiddenStates
+from edge.runtimes import Runtimes
+from edge.steps import open_step
 from edge.training import MiniBatches, train_locally
 from export.bundle import ExportOptions, export_bundle
 from export.text_classifier import text_classifier
@@ -29,7 +31,8 @@ from ravan.aggregate import Contribution, average
 from ravan.bundle import INITIAL, PREFIX, Bundle, Precision
 from ravan.rpc.plan import TrainingPlan
 from ravan.runtime.examples import Examples, in_order_of_size, read_examples
-from ravan.runtime.session import Evaluation, Evaluator, RuntimeOptions, TrainStep
+from ravan.runtime.session import Evaluation, Evaluator, RuntimeOptions
+from ravan.spread import layers_for_budget
 from ravan.update import Update, decode
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,22 +101,27 @@ def play(
     seed: int,
     rounds: int,
     send: Callable[[int, Update, Update], Update] = lambda device, base, trained: trained,
+    planned: TrainingPlan = PLAN,
+    budget: Callable[[int], float] = lambda device: 1.0,
 ) -> tuple[Evaluation, int]:
     """All rounds on a bundle: how good the adapter is then, and how many steps devices took.
 
-    ``send`` makes of what a device trained from a base what the server is given.
+    ``send`` makes of what a device trained from a base what the server is given; ``budget`` is a device's of heads.
     """
-    step, spec = TrainStep(bundle, FAST), bundle.manifest.adapter
+    spec = bundle.manifest.adapter
+    step = cache(lambda layers: open_step(Runtimes(), bundle, FAST, layers))
     adapter = decode(spec, bundle.path(INITIAL).read_bytes())
     chooser, count = np.random.default_rng([seed, 1]), 0
     for number in range(rounds):
-        rate = PLAN.learning_rate * DECAY**number
-        plan = replace(PLAN, learning_rate=rate, saved_learning_rate=rate)
+        rate = planned.learning_rate * DECAY**number
+        plan = replace(planned, learning_rate=rate, saved_learning_rate=rate)
         contributions = []
         for device in sorted(chooser.choice(len(devices), CLIENTS, replace=False).tolist()):
             generator = np.random.default_rng([seed, number, device])
             batches = MiniBatches(devices[device], plan.batch_size, TOKENS, generator)
-            local = train_locally(step, spec, adapter, batches, plan, 1.0, generator)
+            share = budget(device)
+            trainer = step(layers_for_budget(plan.head_spread, share, len(spec.layers)))
+            local = train_locally(trainer, spec, adapter, batches, plan, share, generator)
             contributions.append(Contribution(f"{device:04}", partial(_same, send(device, adapter, local.update))))
             count += len(local.losses)
         adapter = average(spec, adapter, contributions)

@@ -14,7 +14,7 @@ from edge.runtimes import Runtime, Runtimes
 from edge.steps import open_step
 from edge.training import accumulate
 from ravan.bundle import INITIAL, PREFIX, Bundle, open_bundle
-from ravan.bundle_files import ARTIFACTS
+from ravan.bundle_files import OPTIONAL
 from ravan.errors import RuntimeProblem
 from ravan.processes import last_words
 from ravan.runtime.footprint import PRESETS, full_parts
@@ -110,5 +110,5 @@ def main(arguments: Sequence[str]) -> None:
     folder, ort_python, preset, *numbers = arguments
     batch, length, steps = map(int, numbers)
     runtimes = Runtimes(Runtime.ORT_TRAINING, Path(ort_python)) if ort_python else Runtimes()
-    bundle = open_bundle(Path(folder), may_lack=ARTIFACTS)
+    bundle = open_bundle(Path(folder), may_lack=OPTIONAL)
     print(json.dumps(asdict(measure_here(bundle, runtimes, preset, batch, length, steps))))  # noqa: T201

@@ -24,7 +24,7 @@ from edge.runtimes import Runtime, Runtimes
 from edge.setting_out import client_settings
 from edge.settings import DEFAULT_HOME, EdgeSettings, PersonalizeSettings, PredictSettings
 from ravan.bundle import open_bundle
-from ravan.bundle_files import ARTIFACTS
+from ravan.bundle_files import OPTIONAL
 from ravan.cli.errors import run as run_app
 from ravan.cli.logs import configure_logs
 from ravan.cli.output import Format, RowFormat
@@ -115,7 +115,7 @@ def bench(
     output: Annotated[Format, typer.Option("--format", help="text or json.")] = Format.TEXT,
 ) -> None:
     """Measure a training step on this device: time, tokens, memory, per runtime and preset."""
-    opened = open_bundle(bundle, may_lack=ARTIFACTS)
+    opened = open_bundle(bundle, may_lack=OPTIONAL)
     manifest = opened.manifest
     require_runtime(manifest)
     length = min(length, manifest.max_length or length)

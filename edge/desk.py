@@ -1,6 +1,7 @@
 """Where one device's work lies from check-in to receipt, so that every part of it outlives a crash.
 
 base        the adapter that the round starts from
+share       what the device takes on of the task, see ``edge.trial``
 checkpoint  where the local run is, see ``edge.checkpoint``
 finished    the outbox, see ``edge.outbox``
 """
@@ -14,7 +15,7 @@ from ravan.errors import MalformedUpdate
 from ravan.faults import reached
 from ravan.files import drop_temporary, sync_folder, write_atomically
 
-BASE, CHECKPOINT, FINISHED = "base", "checkpoint", "finished"
+BASE, SHARE, CHECKPOINT, FINISHED = "base", "share", "checkpoint", "finished"
 
 
 class Desk:
@@ -64,7 +65,7 @@ class Desk:
 
     def clear(self) -> None:
         """Drops all there is: the task is over."""
-        there = [path for name in (FINISHED, CHECKPOINT, BASE) if (path := self.folder / name).exists()]
+        there = [path for name in (FINISHED, CHECKPOINT, SHARE, BASE) if (path := self.folder / name).exists()]
         for path in there:
             path.unlink()
         if there:

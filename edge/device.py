@@ -5,6 +5,7 @@ import platform
 import random
 import threading
 import time
+from functools import partial
 
 import structlog
 
@@ -17,13 +18,16 @@ from edge.job import Job
 from edge.options import DeviceOptions, Equipment
 from edge.outbox import Finished
 from edge.progress import Progress
+from edge.strength import all_known
 from edge.vouched import require_signed_bundle
 from protos.ravan.v1 import fleet_pb2 as pb
 from ravan.bundle import Bundle, Manifest
+from ravan.bundle_files import TOP_GRAPH, shortest_graph
 from ravan.cli.errors import explain_os_error
 from ravan.errors import DataError, RavanError
 from ravan.faults import reached
 from ravan.sizes import largest_size
+from ravan.spread import Spread, layers_for_budget
 
 LONGEST_WAIT = 60.0  # seconds, after failures in a row
 OVER = {"too-stale", "stale-round", "future-round", "round-closed", "not-selected", "conflict", "not-found"}
@@ -34,6 +38,7 @@ PASSING = {"stale-call", "future-call", "replayed-call", "too-many", "too-slow"}
 """Refusals of a call, not of the update that it carries: once the clock is set, or the crowd is gone, it may pass."""
 LATE_SECONDS = 0.5
 FULL = {errno.ENOSPC, errno.EDQUOT}
+MOST_TIMES = 16
 CRASHES = 3
 """So often in one task a worker may end before it: then the task is given back."""
 WITHHELD = "The device's own log says why."
@@ -122,7 +127,9 @@ class Device:
         until = time.monotonic() + task.deadline_seconds if task.deadline_seconds else float("inf")
         try:
             require_signed_bundle(self._client.identity, task)
-            self._train(task, self._home.bundle(self._client, task.binding.bundle_id, self._admit), until)
+            self._train(
+                task, self._home.bundle(self._client, task.binding.bundle_id, partial(self._admit, task)), until
+            )
             self._crashes = 0
         except (Stopped, NotLetIn):
             raise
@@ -158,14 +165,28 @@ class Device:
             base=self._desk.base(binding.base_adapter, lambda: self._client.fetch_adapter(binding, most)),
             desk=self._desk.folder,
             left_out=self._desk.left_out,
-            head_budget=options.head_budget,
+            head_budget=self._budget(task),
+            auto=options.head_budget is None,
+            seconds=max(until - time.monotonic(), 1.0) if task.deadline_seconds else 0,
             data=options.data,
         )
         with self._progress.training(options.name, binding.round, task.plan.local_steps) as on_step:
             self._foreman.train(job, self._stop, until, on_step)
 
-    def _admit(self, manifest: Manifest) -> tuple[str, ...]:
-        return self._equipment.runtimes.admit(manifest, self._equipment.onnxruntime)
+    def _admit(self, task: pb.Task, manifest: Manifest) -> tuple[str, ...]:
+        """What is downloaded beside what every device needs, with a shorter training graph if the budget has one."""
+        files = self._equipment.runtimes.admit(manifest, self._equipment.onnxruntime)
+        if task.plan.head_spread != pb.HEAD_SPREAD_TOP_LAYERS:
+            return files
+        if self._options.head_budget is None:  # it may turn out weaker, and they are small
+            return (*files, *filter(TOP_GRAPH.fullmatch, manifest.files))
+        layers = layers_for_budget(Spread.TOP_LAYERS, self._budget(task), len(manifest.adapter.layers))
+        shorter = shortest_graph(manifest.files, layers)
+        return files if shorter is None else (*files, shorter)
+
+    def _budget(self, task: pb.Task) -> float:
+        """Share of the heads that this device trains: its own, unless the server gave it less."""
+        return min(self._options.head_budget or 1.0, task.head_budget or 1.0)
 
     def _fail(self, task: pb.Task, error: RavanError, *, gives_back: bool) -> None:
         """Raises TaskFailed, after the log and perhaps the server have been told."""
@@ -233,14 +254,19 @@ class Device:
             self._log.warning("refused", code=error.code, reason=str(error))
 
     def _capabilities(self) -> pb.Capabilities:
-        equipment = self._equipment
+        equipment, own = self._equipment, self._options.head_budget
+        known = all_known(self._home.folder) if own is None else {}
+        times = [(each, *time) for each, strength in known.items() for time in strength.times.items()]
         return pb.Capabilities(
             cores=equipment.cores,
             memory_bytes=equipment.memory_bytes,
             machine=platform.machine(),
             software=equipment.software,
-            head_budget=self._options.head_budget,
+            head_budget=own or 1.0,
             wire_formats=equipment.wire_formats,
+            head_spreads=equipment.head_spreads,
+            available_memory=next(filter(None, (strength.memory for strength in reversed(known.values()))), 0),
+            step_times=[pb.StepTime(bundle_id=b, depth=d, seconds_per_example=s) for b, d, s in times[-MOST_TIMES:]],
         )
 
 

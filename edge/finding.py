@@ -5,7 +5,7 @@ from pathlib import Path
 
 from edge.home import BUNDLES, SHA256
 from ravan.bundle import Bundle, open_bundle
-from ravan.bundle_files import ARTIFACTS
+from ravan.bundle_files import OPTIONAL
 from ravan.errors import BundleError
 from ravan.runtime.adapter import bundle_of
 
@@ -17,7 +17,7 @@ def find_bundle(adapter: Path, bundle: Path | None, home: Path) -> Bundle:
         BundleError: there is none, or it is damaged.
     """
     if bundle is not None:
-        return open_bundle(bundle, may_lack=ARTIFACTS)
+        return open_bundle(bundle, may_lack=OPTIONAL)
     bundle_id = bundle_of(adapter)
     folder = home / BUNDLES / bundle_id
     if not re.fullmatch(SHA256, bundle_id) or not folder.is_dir():
@@ -25,4 +25,4 @@ def find_bundle(adapter: Path, bundle: Path | None, home: Path) -> Bundle:
             f"{home} has no bundle {bundle_id[:12]}, which {adapter} was trained with: give the --home of a device "
             "that took part, or the bundle's folder with --bundle."
         )
-    return open_bundle(folder, may_lack=ARTIFACTS)
+    return open_bundle(folder, may_lack=OPTIONAL)

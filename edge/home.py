@@ -14,7 +14,7 @@ from edge.desk import Desk
 from edge.fleet_client import FleetClient
 from edge.identity import Identities
 from ravan.bundle import Bundle, Manifest, open_bundle
-from ravan.bundle_files import ARTIFACTS, MANIFEST, FileEntry, check_file
+from ravan.bundle_files import MANIFEST, OPTIONAL, FileEntry, check_file
 from ravan.errors import BundleError
 from ravan.faults import reached
 from ravan.files import drop_temporary, lock_folder, sync_folder, write_atomically
@@ -123,7 +123,7 @@ class Home:
                 "The server's manifest is not the one of this bundle: ask the operator to restart the run."
             )
         wanted = set(admit(manifest))
-        self._download(client, manifest, [f for f in manifest.files if f in wanted or f not in ARTIFACTS], partial)
+        self._download(client, manifest, [f for f in manifest.files if f in wanted or f not in OPTIONAL], partial)
         write_atomically(partial / MANIFEST, manifest.to_json().encode())
         partial.rename(folder)
         sync_folder(self._bundles)
@@ -178,7 +178,7 @@ def _stamps(bundle: Bundle) -> Stamps:
 
 
 def _opened(folder: Path, bundle_id: str) -> Bundle:
-    bundle = open_bundle(folder, may_lack=ARTIFACTS)
+    bundle = open_bundle(folder, may_lack=OPTIONAL)
     if bundle.manifest.bundle_id != bundle_id:
         raise BundleError(f"The manifest of {folder} was changed: it is fetched again.")
     return bundle

@@ -11,12 +11,13 @@ from protos.ravan.v1 import fleet_pb2 as pb
 class DeviceOptions:
     """What makes one device: its name, data, share of the heads, and how it takes part.
 
-    A key older than ``key_days`` is replaced, 0 for never.
+    A ``head_budget`` of None follows from the device's strength. A key older than ``key_days`` is replaced, 0 for
+    never.
     """
 
     name: str
     data: DataOptions
-    head_budget: float = 1.0
+    head_budget: float | None = None
     until_finished: bool = False
     key_days: int = 0
 
@@ -31,6 +32,7 @@ class Equipment:
         onnxruntime: its version.
         software: what there is, for the operator's list of devices.
         wire_formats: in which updates can be coded, as numbers of ``pb.WireFormat``.
+        head_spreads: how heads can be spread over layers, as numbers of ``pb.HeadSpread``.
         runtimes: what trains.
     """
 
@@ -39,4 +41,5 @@ class Equipment:
     onnxruntime: str
     software: str
     wire_formats: tuple[pb.WireFormat, ...]
+    head_spreads: tuple[pb.HeadSpread, ...]
     runtimes: Runtimes

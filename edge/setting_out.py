@@ -10,9 +10,9 @@ from edge.client import ClientSettings
 from edge.job import DataOptions, WorkerSettings
 from edge.options import DeviceOptions, Equipment
 from edge.runtimes import Runtimes
-from edge.settings import EdgeSettings
+from edge.settings import AUTO, EdgeSettings
 from ravan.errors import SettingsError
-from ravan.rpc.plan import WIRE_FORMATS
+from ravan.rpc.plan import SPREADS, WIRE_FORMATS
 from ravan.runtime.dataset import find_dataset
 
 
@@ -50,6 +50,7 @@ def equipment(runtimes: Runtimes) -> Equipment:
         onnxruntime=onnxruntime.__version__,
         software=f"ravan-fl {ravan.__version__}, onnxruntime {onnxruntime.__version__}{runtimes.beside}",
         wire_formats=tuple(WIRE_FORMATS.values()),
+        head_spreads=tuple(SPREADS.values()),
         runtimes=runtimes,
     )
 
@@ -77,4 +78,10 @@ def _device(settings: EdgeSettings, name: str, path: Path) -> DeviceOptions:
         seed=settings.seed,
         micro_batch=settings.micro_batch,
     )
-    return DeviceOptions(name, data, settings.heads, settings.until_finished, settings.key_days)
+    return DeviceOptions(
+        name,
+        data,
+        None if settings.heads == AUTO else float(settings.heads),
+        settings.until_finished,
+        settings.key_days,
+    )

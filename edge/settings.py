@@ -1,8 +1,9 @@
 """Settings of the device's programs."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic_settings import SettingsConfigDict
 
 from edge.job import CHECKPOINT_SECONDS, Priority
@@ -13,6 +14,19 @@ from ravan.cli.settings import Settings, argument
 from ravan.runtime.session import RuntimeOptions
 
 DEFAULT_HOME = Path("ravan-edge")
+
+
+AUTO = "auto"
+
+
+def _head_budget(value: object) -> str:
+    """Raises ValueError if it is neither auto nor a share."""
+    if value != AUTO and not 0 < float(str(value)) <= 1:
+        raise ValueError("give a share above 0, at most 1, or auto")
+    return str(value)
+
+
+HeadBudget = Annotated[str, BeforeValidator(_head_budget)]
 
 
 class DeviceSettings(Settings):
@@ -35,7 +49,6 @@ class TrainingSettings(DeviceSettings):
     """How a device trains."""
 
     name: str = Field("", description="Name of the device; the data file's by default.")
-    heads: float = Field(1.0, gt=0, le=1, description="Share of the heads this device trains.")
     seed: NonNegativeInt = Field(0, description="Of the choice of held-out examples.")
     spinning: bool = Field(
         default=False, description="Keep threads spinning between operators: faster, and rude to others."
@@ -60,6 +73,10 @@ class TrainingSettings(DeviceSettings):
 
 class EdgeSettings(TrainingSettings):
     """Settings of ``ravan-edge run``."""
+
+    heads: HeadBudget = Field(
+        AUTO, description="Share of the heads this device trains: above 0, at most 1; auto for what it has time for."
+    )
 
     server: str = Field("", description="The server's address, host:port; where the device enrolled by default.")
     insecure: bool = Field(
@@ -95,6 +112,8 @@ class EdgeSettings(TrainingSettings):
 
 class PersonalizeSettings(TrainingSettings):
     """Settings of ``ravan-edge personalize``."""
+
+    heads: float = Field(1.0, gt=0, le=1, description="Share of the heads to train.")
 
     adapter: Path = argument("The global adapter (safetensors), as ravan-server export writes it.")
     data: Path = Field(description="The device's private data, as for ravan-edge run.")

@@ -3,7 +3,8 @@
 from typing import Protocol
 
 from edge.runtimes import Runtime, Runtimes
-from ravan.bundle import Bundle
+from ravan.bundle import TRAIN, Bundle
+from ravan.bundle_files import shortest_graph
 from ravan.layout import Vector
 from ravan.runtime.ort_training import OrtTrainStep
 from ravan.runtime.session import Batch, RuntimeOptions, StepResult, TrainStep
@@ -26,8 +27,8 @@ class Step(Protocol):
         ...
 
 
-def open_step(runtimes: Runtimes, bundle: Bundle, options: RuntimeOptions) -> Step:
-    """The bundle's training step, loaded.
+def open_step(runtimes: Runtimes, bundle: Bundle, options: RuntimeOptions, layers: int | None = None) -> Step:
+    """The bundle's training step, loaded; gradients are needed for heads in so many of the last layers, None for all.
 
     Raises:
         BundleError: the bundle has no artifacts, or onnxruntime refuses its graph.
@@ -36,4 +37,7 @@ def open_step(runtimes: Runtimes, bundle: Bundle, options: RuntimeOptions) -> St
     if runtimes.choose(bundle.manifest) is Runtime.ORT_TRAINING:
         assert runtimes.ort_python is not None
         return OrtTrainStep(bundle, options, runtimes.ort_python)
-    return TrainStep(bundle, options)
+    if layers is None:
+        return TrainStep(bundle, options)
+    here = [name for name in bundle.manifest.files if bundle.path(name).exists()]
+    return TrainStep(bundle, options, shortest_graph(here, layers) or TRAIN)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge.errors import Diverged
 from edge.optimizer import clip, learning_rates, make_optimizer
-from ravan.heads import Scoring, heads_for_budget, score_heads, select_heads
+from ravan.heads import Scoring, are_scored, score_heads, select_heads
 from ravan.layout import Vector, trained_mask
 from ravan.rpc.plan import TrainingPlan
 from ravan.runtime.examples import Examples, micro_batches
@@ -49,7 +49,7 @@ class LocalRun:
         update: s_i H_i of the trained heads and the saved tensors.
         losses: mean loss of every step's batch.
         seconds: time taken.
-        heads_per_layer: K, how many heads of each layer were trained.
+        heads_per_layer: K, how many heads of a layer were trained, on average.
     """
 
     update: Update
@@ -125,7 +125,7 @@ def train_locally(
     scope: Scope = Scope.ALL,
     keeper: Keeper = FORGETFUL,
 ) -> LocalRun:
-    """Picks K heads per layer, trains what of them is in ``scope`` for the plan's steps, and forms the update.
+    """Picks the heads that the budget buys, trains what of them is in ``scope``, and forms the update.
 
     ``base`` is the round's adapter with every head; s starts at 1. Gradient scoring costs one mini-batch more. A run
     that goes on where ``keeper`` has it ends with the same bits as one that was never cut off.
@@ -170,17 +170,17 @@ def _begin(
 ) -> Standing:
     """Before the first step, with the heads chosen."""
     trainables = base.trainables(spec)
-    k = heads_for_budget(head_budget, spec.heads)
+    spread, scoring = plan.head_spread, plan.head_scoring
     gradient = np.zeros(spec.size, np.float32)
-    if plan.head_scoring is Scoring.GRADIENT and k < spec.heads:
+    if scoring is Scoring.GRADIENT and are_scored(spread, spec, head_budget):
         gradient = _finite(accumulate(trainer, trainables, next(batches)), 0).gradients
-    scores = score_heads(plan.head_scoring, spec, trainables, gradient, generator)
-    return Standing(trainables, select_heads(scores, k, generator))
+    scores = score_heads(scoring, spec, trainables, gradient, generator)
+    return Standing(trainables, select_heads(spread, scores, head_budget, generator))
 
 
 def heads_per_layer(heads: NDArray[np.bool_]) -> int:
-    """K of a choice [layers, heads]."""
-    return int(heads[0].sum())
+    """K of a choice [layers, heads], on average."""
+    return int(heads.sum()) // len(heads)
 
 
 def accumulate(trainer: Trainer, trainables: Vector, parts: Sequence[Batch]) -> StepResult:

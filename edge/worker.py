@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import IO, Any
 
+import numpy as np
 import onnxruntime
 import structlog
 
@@ -26,10 +27,11 @@ from edge.packing import keep_finished
 from edge.priority import limit_memory, lower
 from edge.runtimes import Runtime, Runtimes
 from edge.training import MiniBatches, Standing, run_generator, train_locally
+from edge.trial import learn, seconds_per_example, share_of
 from edge.workshop import Workshop
 from protos.ravan.v1 import fleet_pb2 as pb
 from ravan.bundle import PREFIX, WEIGHTS, Bundle, Manifest, open_bundle
-from ravan.bundle_files import ARTIFACTS
+from ravan.bundle_files import OPTIONAL
 from ravan.cli.errors import explain_os_error
 from ravan.cli.logs import configure_logs
 from ravan.errors import EnvironmentProblem, MalformedUpdate, RavanError
@@ -40,6 +42,7 @@ from ravan.runtime.dataset import find_dataset
 from ravan.runtime.examples import Examples, read_examples
 from ravan.runtime.memory import available_memory
 from ravan.runtime.session import RuntimeOptions
+from ravan.spread import layers_for_budget
 from ravan.update import Update, decode
 
 log = structlog.get_logger()
@@ -92,17 +95,23 @@ class Worker:
         spec, base = bundle.manifest.adapter, _base(job, bundle)
         examples = self._data(job, bundle)
         generator = run_generator(plan, binding.round, job.device_id)
-        prepared, step = self._workshop.prepared(bundle, examples), self._workshop.step(bundle)
-        tokens = bundle.manifest.micro_batch if job.data.micro_batch is None else job.data.micro_batch
-        batches = MiniBatches(prepared, plan.batch_size, tokens, generator)
+        prepared = self._workshop.prepared(bundle, examples)
         key = run_key(task=job.task.hex(), device=job.device_id, data=job.data, files=stamp(job.data.data),
                       heads=job.head_budget)  # fmt: skip
+
+        def measure(tokens: int) -> float:
+            parts = next(MiniBatches(prepared, plan.batch_size, tokens, np.random.default_rng(0)))
+            return seconds_per_example(self._workshop.step(bundle), base.trainables(spec), parts, plan.batch_size)
+
+        share = share_of(job, key, bundle.manifest, plan, self._settings.home, measure)
+        step = self._workshop.step(bundle, layers_for_budget(plan.head_spread, share.head_budget, len(spec.layers)))
+        batches = MiniBatches(prepared, plan.batch_size, share.tokens, generator)
         seconds = self._settings.checkpoint_seconds
-        checkpoints = Checkpoints(job.desk / CHECKPOINT, key, spec, batches, generator, seconds)
-        watcher = _Watcher(self, checkpoints)
+        watcher = _Watcher(self, Checkpoints(job.desk / CHECKPOINT, key, spec, batches, generator, seconds))
         run = train_locally(
-            step, spec, base, batches, plan, job.head_budget, generator, watcher.on_step, keeper=watcher
+            step, spec, base, batches, plan, share.head_budget, generator, watcher.on_step, keeper=watcher
         )
+        learn(self._settings.home, bundle.manifest, plan, share, watcher.step_seconds)
         keep_finished(job, task, spec, plan.wire, base, run, len(examples))
         reached("run-kept")
 
@@ -119,7 +128,7 @@ class Worker:
         if self._bundle is None or self._bundle.folder != job.bundle:
             self._examples.clear()
             self._workshop.close()
-            self._bundle = open_bundle(job.bundle, may_lack=ARTIFACTS)
+            self._bundle = open_bundle(job.bundle, may_lack=OPTIONAL)
             limit_memory(self._settings.memory_mb << 20 or available_memory(), mapped_bytes(self._bundle.manifest))
         return self._bundle
 
@@ -142,7 +151,8 @@ class _Watcher:
 
     def __init__(self, worker: Worker, checkpoints: Checkpoints) -> None:
         self._worker, self._checkpoints = worker, checkpoints
-        self._said = 0.0
+        self._said, self._began = 0.0, time.monotonic()
+        self.step_seconds: list[float] = []
         self._standing: Any = None
 
     def begun(self) -> Standing | None:
@@ -157,6 +167,9 @@ class _Watcher:
     def on_step(self, step: int, loss: float) -> None:
         """Raises Stopped once the client wants it, with a checkpoint."""
         reached("step-done")
+        now = time.monotonic()
+        self.step_seconds.append(now - self._began)
+        self._began = now
         if self._worker.stopping.is_set():
             self._checkpoints.write(self._standing())
             raise Stopped("The client is stopping.")

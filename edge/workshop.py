@@ -10,8 +10,9 @@ from edge.runtimes import Runtime, Runtimes
 from edge.steps import Step, open_step
 from ravan.bundle import PREFIX, Bundle
 from ravan.errors import EnvironmentProblem
+from ravan.room import ORT_TRAINING, least_memory
 from ravan.runtime.examples import Examples
-from ravan.runtime.footprint import ORT_TRAINING, fitting, least_memory
+from ravan.runtime.footprint import fitting
 from ravan.runtime.memory import available_memory
 from ravan.runtime.session import RuntimeOptions
 
@@ -20,16 +21,23 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class _Held:
-    """What is loaded, and of which bundle."""
+    """What is known of a bundle in use, and what of it is loaded beside the step."""
 
     bundle_id: str
-    step: Step
+    options: RuntimeOptions
     states: HiddenStates | None
 
     def close(self) -> None:
-        self.step.close()
         if self.states:
             self.states.close()
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A training step, for heads in so many of the last layers."""
+
+    layers: int
+    step: Step
 
 
 class Workshop:
@@ -45,20 +53,35 @@ class Workshop:
         self.runtimes = runtimes or Runtimes()
         self._options, self._cache, self._cache_quota = options, cache, cache_quota
         self._held: _Held | None = None
+        self._loaded: _Loaded | None = None
 
-    def step(self, bundle: Bundle) -> Step:
+    def step(self, bundle: Bundle, layers: int | None = None) -> Step:
         """The training step of a bundle; another bundle's is let go first.
+
+        Only heads in so many of the last ``layers`` need gradients, None for all: where the bundle has a graph for
+        that, its backward pass ends below them.
 
         Raises:
             EnvironmentProblem: the machine has less memory than training takes.
         """
-        return self._hold(bundle).step
+        wanted, held = layers or len(bundle.manifest.adapter.layers), self._hold(bundle)
+        if self._loaded is None or self._loaded.layers != wanted:
+            self._unload()
+            self._loaded = _Loaded(wanted, open_step(self.runtimes, bundle, held.options, wanted))
+            log.info("step loaded", bundle=held.bundle_id[:12], layers=wanted)
+        return self._loaded.step
 
     def close(self) -> None:
         """Lets go of what is loaded."""
+        self._unload()
         held, self._held = self._held, None
         if held:
             held.close()
+
+    def _unload(self) -> None:
+        loaded, self._loaded = self._loaded, None
+        if loaded:
+            loaded.step.close()
 
     def prepared(self, bundle: Bundle, examples: Examples) -> Examples:
         """The examples as the bundle's train.onnx takes them: with the frozen prefix's hidden states if it has one."""
@@ -77,8 +100,8 @@ class Workshop:
             states = None
             if PREFIX in bundle.manifest.files:
                 states = HiddenStates(bundle, options, self._cache, self._cache_quota)
-            self._held = _Held(bundle_id, open_step(self.runtimes, bundle, options), states)
-            log.info("bundle loaded", bundle=bundle_id[:12], runtime=str(runtime))
+            self._held = _Held(bundle_id, options, states)
+            log.info("bundle opened", bundle=bundle_id[:12], runtime=str(runtime))
         return self._held
 
 

@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,18 @@ from export.prefix import split_prefix
 from export.recipe import Recipe
 from export.train_step import Numbers
 from export.transformers_io import quiet_transformers
-from export.verify import feed_of, int8_likeness, perturbed, require, require_likeness, run_graphs, verify
+from export.verify import (
+    feed_of,
+    int8_likeness,
+    perturbed,
+    require,
+    require_likeness,
+    require_shorter,
+    run_graphs,
+    shorter_apart,
+    shorter_likeness,
+    verify,
+)
 from ravan.bundle import (
     INITIAL,
     PREFIX,
@@ -35,7 +46,7 @@ from ravan.bundle import (
     Precision,
     Task,
 )
-from ravan.bundle_files import ARTIFACTS, MANIFEST, FileEntry, describe_file
+from ravan.bundle_files import ARTIFACTS, MANIFEST, FileEntry, describe_file, top_graph
 from ravan.errors import ExportError
 from ravan.files import new_folder
 from ravan.inputs import TensorInput
@@ -121,12 +132,12 @@ def _write(recipe: Recipe, options: ExportOptions, folder: Path, name: str, prog
     initial = Update.full(np.zeros(spec.H_shape, np.float32), saved_view(spec, start))
     (folder / INITIAL).write_bytes(encode(spec, initial))
     progress(f"verified: gradients within {measured.verification['gradient']:.1e} of torch")
-    optional = [file for file in (PREFIX, *ARTIFACTS) if (folder / file).exists()]
+    optional = [PREFIX, *map(top_graph, measured.tops), *ARTIFACTS]
     manifest = Manifest(
         task=recipe.task,
         adapter=spec,
         precision=options.precision,
-        files={file: describe_file(folder / file) for file in (*recipe.task.device_files, *optional)},
+        files={file: describe_file(folder / file) for file in _present(folder, (*recipe.task.device_files, *optional))},
         source_files=_entries(folder, SOURCE),
         model=name,
         versions=_versions(options),
@@ -174,11 +185,13 @@ class Measured:
         verification: differences to torch.
         inputs: what the graphs take.
         micro_batch: the tokens to compute at a time.
+        tops: how many of the last adapted layers each shorter training graph reaches.
     """
 
     verification: dict[str, float]
     inputs: tuple[TensorInput, ...]
     micro_batch: int
+    tops: Sequence[int]
 
 
 def _write_graphs(recipe: Recipe, spec: AdapterSpec, folder: Path, options: ExportOptions) -> Measured:
@@ -194,6 +207,8 @@ def _write_graphs(recipe: Recipe, spec: AdapterSpec, folder: Path, options: Expo
     require(seen, options.tolerance)
     measured = {"loss": seen.loss, "gradient": seen.gradient, "logits": seen.logits, "tolerance": options.tolerance}
     feed = feed_of(other, flat)
+    measured["shorter"] = shorter_apart(folder, spec, feed, seen.outputs, graphs.tops)
+    require_shorter(measured["shorter"], options.tolerance)
     if options.ort_python is not None:
         start = read_trainables(recipe.model, spec)
         write_artifacts(graphs.trained, spec, start, folder, options.ort_python, recipe.loss)
@@ -201,9 +216,12 @@ def _write_graphs(recipe: Recipe, spec: AdapterSpec, folder: Path, options: Expo
         require_agreement(measured["ort_training"], options.tolerance)
     if options.precision is Precision.INT8:
         graphs.save(folder, Numbers(Precision.INT8, calibrate(forward, feed | tensors(spec, flat), folder)), budget)
-        measured["int8_cosine"] = int8_likeness(seen.outputs, run_graphs(folder, feed), spec)
+        measured["int8_cosine"] = min(
+            int8_likeness(seen.outputs, run_graphs(folder, feed), spec),
+            shorter_likeness(folder, spec, feed, seen.outputs, graphs.tops),
+        )
         require_likeness(measured["int8_cosine"])
-    return Measured(measured, graphs.inputs(), micro_batch)
+    return Measured(measured, graphs.inputs(), micro_batch, graphs.tops)
 
 
 def _versions(options: ExportOptions) -> dict[str, str]:
@@ -224,6 +242,11 @@ def _copy_tokenizer(folder: Path, name: str) -> None:
     if not (folder / SOURCE / TOKENIZER).is_file():
         raise ExportError(f"{name} needs a fast tokenizer, one with a {TOKENIZER}: convert its tokenizer first.")
     shutil.copyfile(folder / SOURCE / TOKENIZER, folder / TOKENIZER)
+
+
+def _present(folder: Path, names: Iterable[str]) -> list[str]:
+    """Those of the files that were written."""
+    return [name for name in names if (folder / name).exists()]
 
 
 def _entries(folder: Path, sub: str) -> dict[str, FileEntry]:

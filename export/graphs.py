@@ -13,9 +13,14 @@ from export.recompute import Budget, Report
 from export.train_step import RECOMPUTED, Numbers, eval_graph, prefix_graph, train_graph
 from export.weights import save_with_shared_weights
 from ravan.bundle import EVAL, MICRO_BATCH, PREFIX, TRAIN
+from ravan.bundle_files import top_graph
 from ravan.inputs import BATCH, Loss, TensorInput
 from ravan.runtime.names import LABELS, TRAINABLES
 from ravan.spec import AdapterSpec
+from ravan.spread import heads_for_budget
+
+BUDGETS = (0.25, 0.5, 0.75)
+"""Of heads, as shares of the layers from the last one down, that get a training graph of their own (the paper's)."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Graphs:
     def save(self, folder: Path, numbers: Numbers, budget: Budget | None) -> None:
         """Writes the graphs with their weights to ``folder``."""
         graphs = {EVAL: self._eval(numbers), TRAIN: self._train(numbers, budget)}
+        graphs |= {top_graph(top): self._train(numbers, budget, top) for top in self.tops}
         if self.parts is not None:
             graphs[PREFIX] = prefix_graph(self.parts.prefix, numbers)
         save_with_shared_weights(graphs, folder)
@@ -54,8 +60,15 @@ class Graphs:
     def _eval(self, numbers: Numbers) -> ir.Model:
         return eval_graph(self.forward, self.spec, numbers, self.loss)
 
-    def _train(self, numbers: Numbers, budget: Budget | None) -> ir.Model:
-        return train_graph(self.trained, self.spec, numbers, budget, self.loss)
+    @property
+    def tops(self) -> list[int]:
+        """How many of the last adapted layers the shorter training graphs reach, in falling order."""
+        layers = len(self.spec.layers)
+        found = {heads_for_budget(fraction, layers) for fraction in BUDGETS}
+        return sorted(found - {layers}, reverse=True)
+
+    def _train(self, numbers: Numbers, budget: Budget | None, top: int | None = None) -> ir.Model:
+        return train_graph(self.trained, self.spec, numbers, budget, self.loss, top)
 
     @property
     def trained(self) -> ir.Model:

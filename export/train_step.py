@@ -58,11 +58,16 @@ def train_graph(
     numbers: Numbers = FLOAT,
     budget: Budget | None = None,
     objective: Loss | None = None,
+    top: int | None = None,
 ) -> ir.Model:
-    """Loss and all gradients of one batch, as plain ONNX operators.
+    """Loss and gradients of one batch, as plain ONNX operators.
 
     The loss is the cross entropy of examples or tokens unless the ``objective`` is another. With a ``budget`` the
     layers that do not fit are recomputed; the Report is the model's ``meta[RECOMPUTED]``.
+
+    With ``top`` only the last so many adapted layers get gradients, and the saved tensors: H and s below are data like
+    any other, so that the backward pass ends where the lowest of those layers begins. In the output their gradients are
+    zeros, so that it has the same length.
 
     Raises:
         ExportError: an operator has no gradient rule, a trainable does not influence the loss, or the budget is less
@@ -80,15 +85,19 @@ def train_graph(
         loss = train_next_token_loss(b, head, labels, numbers.precision) if head else train_loss(b, logits, labels)
     graph.outputs.clear()
     arriving: dict[ir.Value, ir.Value] = {}
+    kept = _kept(spec, top)
     rules = numbers.rules if budget is None else RULES  # the faster ones keep more, which a budget has no room for
-    gradients = differentiate(graph, {loss.at: loss.gradient}, trainables, observed(rules, arriving))
+    wanted = [trainables[i] for i in kept]
+    gradients = differentiate(graph, {loss.at: loss.gradient}, wanted, observed(rules, arriving))
     backward_nodes = set(graph) - forward_nodes
     if budget is not None:
         batch = [x for x in graph.inputs if x.name != TRAINABLES]
         made = DifferentiatedGraph(graph, batch, loss.at, arriving, gradients)
         model.meta[RECOMPUTED] = recompute(made, budget)
     numbers.apply(graph, gradients=backward_nodes)  # clones are no gradients
-    flat = b.op("Concat", *(b.op("Reshape", g, b.ints([-1])) for g in gradients), axis=0)
+    found = dict(zip(kept, gradients, strict=True))
+    pieces = [_flat(b, found.get(i), math.prod(shape)) for i, shape in enumerate(_shapes(spec))]
+    flat = b.op("Concat", *pieces, axis=0)
     for name, value, shape in ((LOSS, loss.value, []), (WEIGHT, loss.weight, []), (GRADIENTS, flat, [spec.size])):
         _output(graph, name, value, shape)
     return _finished(model)
@@ -128,10 +137,27 @@ def prefix_graph(prefix: ir.Model, numbers: Numbers = FLOAT) -> ir.Model:
     return _finished(model)
 
 
+def _shapes(spec: AdapterSpec) -> list[list[int]]:
+    """Of the single trainables, in the order of the flat vector."""
+    shapes = [[spec.heads, spec.rank, spec.rank]] * len(spec.layers) + [[spec.heads]] * len(spec.layers)
+    return shapes + [list(tensor.shape) for tensor in spec.saved]
+
+
+def _kept(spec: AdapterSpec, top: int | None) -> list[int]:
+    """Which of the single trainables get gradients."""
+    layers = len(spec.layers)
+    lowest = 0 if top is None else layers - top
+    return [*range(lowest, layers), *range(layers + lowest, 2 * layers + len(spec.saved))]
+
+
+def _flat(b: Builder, gradient: ir.Value | None, size: int) -> ir.Value:
+    """A gradient as a vector; zeros where there is none."""
+    return b.op("ConstantOfShape", b.ints([size])) if gradient is None else b.op("Reshape", gradient, b.ints([-1]))
+
+
 def _flat_trainables(graph: ir.Graph, spec: AdapterSpec) -> list[ir.Value]:
     """Replaces the inputs of the single trainables by parts of one flat input, and returns the parts in order."""
-    shapes = [[spec.heads, spec.rank, spec.rank]] * len(spec.layers) + [[spec.heads]] * len(spec.layers)
-    shapes += [list(tensor.shape) for tensor in spec.saved]
+    shapes = _shapes(spec)
     single, b = graph.inputs[: len(shapes)], Builder(graph, TRAINABLES)
     flat = ir.val(TRAINABLES, ir.DataType.FLOAT, [spec.size])
     pieces = b.ops("Split", flat, b.ints(map(math.prod, shapes)), outputs=len(shapes), axis=0)

@@ -1,5 +1,6 @@
 """Holding a bundle's graphs against torch autograd before anybody trusts them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 
 from export.recipe import Example, logits_of
 from ravan.bundle import EVAL, PREFIX, TRAIN
+from ravan.bundle_files import top_graph
 from ravan.errors import BundleError, ExportError
-from ravan.layout import Vector
+from ravan.heads import top_heads
+from ravan.layout import Vector, trained_mask
 from ravan.runtime.names import FOLLOWING, GRADIENTS, HIDDEN, IGNORED, LABELS, LOGITS, LOSS, TRAINABLES
 from ravan.runtime.session import RuntimeOptions, open_session
 from ravan.spec import AdapterSpec
@@ -89,7 +92,11 @@ def apart(seen: np.ndarray | float, expected: np.ndarray | float, *, values: boo
 
 def int8_likeness(exact: GraphOutputs, int8: GraphOutputs, spec: AdapterSpec) -> float:
     """The cosine between the int8 graph's gradient of all H and s and the float graph's; 1 is the same direction."""
-    a, b = (outputs.gradients[: spec.H_size + spec.s_size].astype(np.float64) for outputs in (exact, int8))
+    return _cosine(exact.gradients, int8.gradients, spec)
+
+
+def _cosine(exact: np.ndarray, int8: np.ndarray, spec: AdapterSpec) -> float:
+    a, b = (gradients[: spec.H_size + spec.s_size].astype(np.float64) for gradients in (exact, int8))
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
@@ -98,6 +105,37 @@ def run_graphs(folder: Path, feed: Feed) -> GraphOutputs:
     loss, gradients = _run(folder / TRAIN, [LOSS, GRADIENTS], with_hidden(folder, feed))
     eval_loss, logits = _run(folder / EVAL, [LOSS, LOGITS, FOLLOWING], feed)
     return GraphOutputs(float(loss), gradients, logits, float(eval_loss))
+
+
+def shorter_apart(folder: Path, spec: AdapterSpec, feed: Feed, whole: GraphOutputs, tops: Sequence[int]) -> float:
+    """The largest difference of the shorter training graphs' gradients to train.onnx's, relative to the largest.
+
+    Below the last adapted layers that a graph reaches its gradients must be zeros.
+    """
+    feed, largest = with_hidden(folder, feed), max(float(np.abs(whole.gradients).max()), 1e-8)
+    runs = ((_shorter(folder, feed, top), _only(whole, spec, top)) for top in tops)
+    return max((float(np.abs(found - expected).max()) / largest for found, expected in runs), default=0.0)
+
+
+def shorter_likeness(folder: Path, spec: AdapterSpec, feed: Feed, exact: GraphOutputs, tops: Sequence[int]) -> float:
+    """The least cosine between a shorter int8 graph's gradient and the float one's; see ``int8_likeness``.
+
+    Against the whole int8 graph it would say less: onnxruntime fuses the two differently, and the last bit of a sum
+    decides how a value is rounded to int8.
+    """
+    feed = with_hidden(folder, feed)
+    runs = ((_shorter(folder, feed, top), _only(exact, spec, top)) for top in tops)
+    return min((_cosine(found, expected, spec) for found, expected in runs), default=1.0)
+
+
+def _shorter(folder: Path, feed: Feed, top: int) -> np.ndarray:
+    (gradients,) = _run(folder / top_graph(top), [GRADIENTS], feed)
+    return gradients
+
+
+def _only(whole: GraphOutputs, spec: AdapterSpec, top: int) -> np.ndarray:
+    """The gradients, with zeros for H and s below the last ``top`` adapted layers."""
+    return np.where(trained_mask(spec, top_heads(top, len(spec.layers), spec.heads)), whole.gradients, 0)
 
 
 def with_hidden(folder: Path, feed: Feed) -> Feed:
@@ -149,6 +187,15 @@ def require_likeness(cosine: float) -> None:
         raise ExportError(
             f"With int8 products the gradient has a cosine of {cosine:.3f} to the exact one (at least {LEAST_COSINE}): "
             "export with --precision fp32."
+        )
+
+
+def require_shorter(difference: float, tolerance: float) -> None:
+    """Raises ExportError if a shorter training graph gives other gradients than train.onnx, or no numbers."""
+    if not difference <= tolerance:
+        raise ExportError(
+            f"A training graph for the top layers is off by {difference:.1e} from the whole one (tolerance "
+            f"{tolerance:.0e}): report it with the model's name, or raise --tolerance if you accept it."
         )
 
 

@@ -1,6 +1,7 @@
 """The training bundle: a folder a device downloads once, and the manifest that vouches for every file in it.
 
     train.onnx      the training step: batch and trainables in; loss, weight and gradients out
+    train-top-N.onnx  optional: the same step with gradients for the last N adapted layers alone, for small budgets
     eval.onnx       loss, weight and correct predictions from the same inputs
     prefix.onnx     only with adapters in the top layers alone: what of the model no trainable changes, batch in,
                     hidden states out, which train.onnx then takes instead of the raw input
@@ -18,13 +19,13 @@ The bundle's id is the sha256 of its manifest's canonical JSON, so that it fixes
 import hashlib
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ravan.bundle_files import ARTIFACTS, MANIFEST, FileEntry, check_file, read_entries
+from ravan.bundle_files import MANIFEST, OPTIONAL, FileEntry, check_file, read_entries
 from ravan.errors import BundleError, SpecError
 from ravan.inputs import CustomSettings, Metric, TensorInput
 from ravan.needs import UNSAID, Needs, require_schema
@@ -185,8 +186,8 @@ class Manifest:
 
     @property
     def download_size(self) -> int:
-        """Bytes a device downloads, the manifest and the artifacts for onnxruntime-training left out."""
-        return sum(entry.size for name, entry in self.files.items() if name not in ARTIFACTS)
+        """Bytes that every device downloads, the manifest left out."""
+        return sum(entry.size for name, entry in self.files.items() if name not in OPTIONAL)
 
     def to_json(self) -> str:
         """Canonical JSON."""
@@ -275,7 +276,7 @@ class Bundle:
         return self.folder / name
 
 
-def open_bundle(folder: Path, may_lack: Collection[str] = ()) -> Bundle:
+def open_bundle(folder: Path, may_lack: Container[str] = ()) -> Bundle:
     """Reads a bundle's manifest and checks every device file, before anything is loaded from it.
 
     What the folder ``may_lack``, as a device's does artifacts it does not use, is checked if it is there.

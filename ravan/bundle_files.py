@@ -1,8 +1,9 @@
 """The files of a bundle by size and sha256."""
 
 import hashlib
+import re
 import string
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,7 +15,33 @@ TRAINING_MODEL, CHECKPOINT = "ort/training_model.onnx", "ort/checkpoint"
 EVAL_MODEL, OPTIMIZER_MODEL = "ort/eval_model.onnx", "ort/optimizer_model.onnx"
 ARTIFACTS = (TRAINING_MODEL, EVAL_MODEL, OPTIMIZER_MODEL, CHECKPOINT)
 """The official ONNX Runtime training artifacts."""
+TOP_GRAPH = re.compile(r"train-top-([1-9][0-9]{0,5})\.onnx")
 _CHUNK = 1 << 20
+
+
+class _Optional(Container[str]):
+    """What only some devices download: artifacts, and training graphs for heads in the top layers alone."""
+
+    def __contains__(self, name: object) -> bool:
+        return name in ARTIFACTS or TOP_GRAPH.fullmatch(str(name)) is not None
+
+
+OPTIONAL = _Optional()
+
+
+def top_graph(layers: int) -> str:
+    """The training graph whose backward pass ends below so many of the last adapted layers."""
+    return f"train-top-{layers}.onnx"
+
+
+def shortest_graph(files: Iterable[str], layers: int) -> str | None:
+    """Of a bundle's training graphs the one with the shortest backward pass that reaches so many of the last layers.
+
+    None if that is train.onnx, which reaches all.
+    """
+    found = (TOP_GRAPH.fullmatch(name) for name in files)
+    reaching = [int(match[1]) for match in found if match and int(match[1]) >= layers]
+    return top_graph(min(reaching)) if reaching else None
 
 
 @dataclass(frozen=True)

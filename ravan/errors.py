@@ -9,6 +9,7 @@ RavanError
 │   ├── WrongSpec          made for another adapter spec
 │   ├── WrongShape         H or the saved part has other dimensions
 │   ├── UnknownHead        a layer or head the spec does not have
+│   ├── HeadsNotAllowed    more heads, or others, than its part of the round
 │   ├── WrongScale         a scale of coded values that is no size
 │   ├── NotFinite          NaN or Inf among its values
 │   └── NormTooLarge       it moves a head, or what is trained whole, too far
@@ -80,6 +81,12 @@ class UnknownHead(UpdateError):
     """The update names a layer or head outside the spec."""
 
     code = "unknown-head"
+
+
+class HeadsNotAllowed(UpdateError):
+    """The update carries heads that the device's budget does not pay for."""
+
+    code = "heads-not-allowed"
 
 
 class WrongScale(UpdateError):

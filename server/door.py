@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ravan.heads import check_heads
 from ravan.norms import Norms, check, measure
 from ravan.spec import AdapterSpec
-from ravan.wire import WireFormat, unpack
+from ravan.wire import unpack
 from server.latest import Latest
-from server.records import Round, RoundState
+from server.records import Assignment, Round, RoundState
 from server.settings import RunOptions
 from server.state import State
 from server.storage import Storage
@@ -23,14 +24,16 @@ class Door:
     def __init__(self, latest: Latest) -> None:
         self._latest = latest
 
-    def admit(self, spec: AdapterSpec, wire: WireFormat, current: Round, data: bytes) -> Norms:
-        """Checks an upload against the adapter spec and the round; returns how far it moved.
+    def admit(self, spec: AdapterSpec, options: RunOptions, current: Round, part: Assignment, data: bytes) -> Norms:
+        """Checks an upload against adapter spec, round, and the device's part in it; returns how far it moved.
 
         Raises:
-            UpdateError: it must not be stored; see ``ravan.wire.unpack`` and ``ravan.norms.check``.
+            UpdateError: it must not be stored; see ``unpack``, ``check_heads`` and ``check``.
         """
         base = self._latest.update(spec, current.base_adapter)
-        norms = measure(base, unpack(spec, wire, base, data))
+        update = unpack(spec, options.wire, base, data)
+        check_heads(options.head_spread, update.heads, 1.0 if part.head_budget is None else part.head_budget)
+        norms = measure(base, update)
         check(norms, current.bound)
         return norms
 

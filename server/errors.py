@@ -279,6 +279,7 @@ STATUS: dict[type[RavanError], grpc.StatusCode] = {
     errors.WrongScale: grpc.StatusCode.INVALID_ARGUMENT,
     errors.WrongSpec: grpc.StatusCode.FAILED_PRECONDITION,
     errors.WrongShape: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.HeadsNotAllowed: grpc.StatusCode.INVALID_ARGUMENT,
     errors.UnknownHead: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFinite: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NormTooLarge: grpc.StatusCode.INVALID_ARGUMENT,

@@ -18,6 +18,7 @@ from ravan.faults import reached
 from ravan.rpc.plan import plan_to_proto
 from ravan.rpc.transfer import CHUNK, chunks
 from ravan.wire import largest_upload
+from server.budgets import accept
 from server.coordinator import Coordinator
 from server.door import Door
 from server.errors import (
@@ -36,7 +37,7 @@ from server.latest import Latest
 from server.looks import Standing, bound, standing, uploading
 from server.pace import Window
 from server.records import Assignment, Device, Round, Run, RunState
-from server.requests import check_device_id, check_format, check_sha256, data_of, device_of, first, report_of
+from server.requests import check_device_id, check_sha256, data_of, device_of, first, report_of
 from server.storage import Storage
 from server.uploads import Uploads
 
@@ -86,15 +87,15 @@ class Fleet(rpc.FleetServicer):
     async def _answer(self, device: Device, capabilities: pb.Capabilities, *, seen: bool) -> pb.CheckInResponse:
         """A task if there is one now; the device is noted unless it was ``seen`` already."""
         call, state = self._storage.call, self._storage.state
-        at = await call(standing, state, device, partial(check_format, capabilities), seen=seen)
+        at = await call(standing, state, device, partial(accept, capabilities), seen=seen)
         if at is None:
             ended = await call(state.runs)
             return await self._wait(NO_RUN_WAIT, pb.WAIT_REASON_RUN_FINISHED if ended else pb.WAIT_REASON_NO_RUN)
         polls = at.run.options.poll_min, at.run.options.poll_max
         if at.run.state is RunState.PAUSED:
             return await self._wait(polls, pb.WAIT_REASON_RUN_PAUSED)
-        if at.newest and at.is_awaited:
-            return pb.CheckInResponse(task=await self._task(at.run, at.newest))
+        if at.newest and at.part and at.is_awaited:
+            return pb.CheckInResponse(task=await self._task(at.run, at.newest, at.part))
         return await self._wait(polls, pb.WAIT_REASON_NOT_SELECTED)
 
     @guarded
@@ -186,7 +187,7 @@ class Fleet(rpc.FleetServicer):
             if not header.offset <= header.size <= largest:
                 raise TooLarge(f"An update of this run has at most {largest} bytes in {wire}: send what was trained.")
             received = part.received(header.sha256, header.size, report)
-            check = partial(self._door.admit, spec, wire, current)
+            check = partial(self._door.admit, spec, run.options, current, part)
             await self._uploads.take(received, check, header.offset, data_of(request_iterator))
             self._coordinator.wake()
         reached("receipt-given")
@@ -215,7 +216,7 @@ class Fleet(rpc.FleetServicer):
         shortest, longest = await self._coordinator.pace.window(wanted)
         return pb.CheckInResponse(wait=pb.Wait(min_seconds=shortest, max_seconds=longest, reason=reason))
 
-    async def _task(self, run: Run, current: Round) -> pb.Task:
+    async def _task(self, run: Run, current: Round, part: Assignment) -> pb.Task:
         bundle = await self._coordinator.bundles.of(run)
         binding = pb.Binding(
             run_id=run.run_id,
@@ -230,6 +231,7 @@ class Fleet(rpc.FleetServicer):
             plan=plan_to_proto(run.options.plan(current.number)),
             deadline_seconds=max((current.deadline or 0) - self._clock(), 0),
             bundle_signature=run.bundle_signature or "",
+            head_budget=part.head_budget or 0,
         )
 
     async def _bound(self, request: pb.FetchAdapterRequest | pb.ReportFailureRequest) -> Standing:

@@ -1,6 +1,7 @@
 """What the services and the coordinator must know of the state, each read in one go."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from server.errors import Conflict
@@ -24,15 +25,15 @@ class Standing(NamedTuple):
         return collects and self.part is not None and self.part.state is AssignmentState.ASSIGNED
 
 
-def standing(state: State, device: Device, accept: Callable[[Run], None], *, seen: bool) -> Standing | None:
+def standing(state: State, device: Device, accept: Callable[[Run], float], *, seen: bool) -> Standing | None:
     """Of a device that checks in, in the newest round of the run that goes on; None without one.
 
-    One that any device may join, it joins. ``accept`` refuses a device that is of no use to the run; any other is
-    recorded unless it was ``seen`` already.
+    One that any device may join, it joins. ``accept`` refuses a device that is of no use to the run, and says which
+    share of the heads any other is given; that one is recorded unless it was ``seen`` already.
     """
     run = state.active_run()
     if run:
-        accept(run)
+        device = replace(device, head_budget=accept(run))
     if not seen:
         state.see_device(device)
     if run is None:
@@ -40,7 +41,7 @@ def standing(state: State, device: Device, accept: Callable[[Run], None], *, see
     newest = state.current_round(run.run_id)
     if newest is None or run.state is RunState.PAUSED:
         return Standing(run, newest)
-    mine = Assignment(run.run_id, newest.number, device.device_id)
+    mine = Assignment(run.run_id, newest.number, device.device_id, head_budget=device.head_budget)
     joins = run.options.is_async and newest.state is RoundState.COLLECTING
     return Standing(run, newest, newest, state.join(mine) if joins else state.assignment(*mine.key))
 

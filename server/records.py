@@ -138,6 +138,8 @@ class LocalReport:
 class Assignment:
     """A device's part in a round; ``sha256`` names the update's blob once it is received.
 
+    ``head_budget`` is the share of the heads that its update may carry, None in a part from before there was one.
+
     In an asynchronous run ``round`` is the one whose base the device began from, ``sequence`` the place of its update
     in the order of receipt, and ``folded_in`` the round that took it out of the buffer.
     """
@@ -155,6 +157,7 @@ class Assignment:
     saved_norm: float | None = None
     sequence: int | None = None
     folded_in: int | None = None
+    head_budget: float | None = None
 
     @property
     def key(self) -> tuple[str, int, str]:

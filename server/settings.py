@@ -15,6 +15,7 @@ from ravan.heads import Scoring
 from ravan.inputs import Metric
 from ravan.rpc.plan import OptimizerName, TrainingPlan
 from ravan.rules import RuleName
+from ravan.spread import Spread
 from ravan.wire import WireFormat
 from server.aggregation import AggregationOptions
 from server.place import DEFAULT_STATE, Place
@@ -91,6 +92,11 @@ class RunOptions(AggregationOptions):
     clip_norm: float = Field(1.0, ge=0, description="Largest norm of the whole gradient; 0 for no clipping.")
     head_scoring: Scoring = Field(
         Scoring.GRADIENT, description="How weak devices pick heads: random, weight, gradient."
+    )
+    head_spread: Spread = Field(
+        Spread.PER_LAYER,
+        description="Where a device's budget of heads goes: per-layer (the paper's, as many in each), across-layers "
+        "(the best of all), or top-layers (all of the last layers: saves weak devices time and memory).",
     )
     wire: WireFormat = Field(
         WireFormat.FP32, description="Values of uploads: fp32, or their change in fp16 (half) or int8 (a quarter)."

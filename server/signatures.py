@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ravan.bundle import Manifest, open_bundle
-from ravan.bundle_files import ARTIFACTS, MANIFEST
+from ravan.bundle_files import MANIFEST, OPTIONAL
 from ravan.errors import BundleError
 from ravan.files import write_atomically
 from ravan.rpc.keys import PrivateKey
@@ -18,7 +18,7 @@ def sign_folder(folder: Path, key: PrivateKey) -> Path:
     Raises:
         BundleError: it must not be signed.
     """
-    bundle = open_bundle(folder, may_lack=ARTIFACTS)
+    bundle = open_bundle(folder, may_lack=OPTIONAL)
     check_graphs(bundle, [name for name in bundle.manifest.files if bundle.path(name).exists()])
     path = folder / SIGNATURE
     write_atomically(path, f"{sign_bundle(key, bundle.manifest.bundle_id)}\n".encode())

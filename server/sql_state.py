@@ -141,9 +141,11 @@ class SqlState(SqlKeyring):
         return None if row is None else round_from(row)
 
     def select(self, run_id: str, number: int, device_ids: list[str], deadline: float) -> None:
-        parts = [Assignment(run_id, number, device_id) for device_id in device_ids]
         with self.transaction() as db:
             _move(db, run_id, number, RoundState.SELECTING, state=RoundState.COLLECTING, deadline=deadline)
+            known = select(devices.c.device_id, devices.c.head_budget).where(devices.c.device_id.in_(device_ids))
+            budgets = {row.device_id: row.head_budget for row in db.execute(known)}
+            parts = [Assignment(run_id, number, each, head_budget=budgets.get(each)) for each in device_ids]
             if parts:
                 db.execute(insert(assignments), [assignment_row(part) for part in parts])
 

@@ -96,6 +96,7 @@ assignments = Table(
     Column("saved_norm", Float),
     Column("sequence", BigInteger),
     Column("folded_in", Integer),
+    Column("head_budget", Float),
     ForeignKeyConstraint(["run_id", "round"], ["rounds.run_id", "rounds.number"]),
     ForeignKeyConstraint(["device_id"], ["devices.device_id"]),
 )

@@ -6,6 +6,7 @@ from enum import StrEnum
 from protos.ravan.v1 import fleet_pb2 as pb
 from ravan.errors import SettingsError
 from ravan.heads import Scoring
+from ravan.spread import Spread
 from ravan.wire import WireFormat
 
 
@@ -29,6 +30,7 @@ class TrainingPlan:
         momentum: for SGD.
         clip_norm: largest norm of the whole gradient, 0 for no clipping.
         head_scoring: how a device with a small budget picks its heads.
+        head_spread: where a device's budget of heads goes.
         seed: of batches and random choices, mixed with round and device.
         wire: how the values of the upload are coded.
     """
@@ -42,6 +44,7 @@ class TrainingPlan:
     momentum: float = 0.9
     clip_norm: float = 1.0
     head_scoring: Scoring = Scoring.GRADIENT
+    head_spread: Spread = Spread.PER_LAYER
     seed: int = 0
     wire: WireFormat = WireFormat.FP32
 
@@ -51,6 +54,11 @@ _SCORINGS = {
     Scoring.RANDOM: pb.HEAD_SCORING_RANDOM,
     Scoring.WEIGHT: pb.HEAD_SCORING_WEIGHT,
     Scoring.GRADIENT: pb.HEAD_SCORING_GRADIENT,
+}
+SPREADS = {
+    Spread.PER_LAYER: pb.HEAD_SPREAD_PER_LAYER,
+    Spread.ACROSS_LAYERS: pb.HEAD_SPREAD_ACROSS_LAYERS,
+    Spread.TOP_LAYERS: pb.HEAD_SPREAD_TOP_LAYERS,
 }
 WIRE_FORMATS = {
     WireFormat.FP32: pb.WIRE_FORMAT_FP32,
@@ -71,6 +79,7 @@ def plan_to_proto(plan: TrainingPlan) -> pb.TrainingPlan:
         momentum=plan.momentum,
         clip_norm=plan.clip_norm,
         head_scoring=_SCORINGS[plan.head_scoring],
+        head_spread=SPREADS[plan.head_spread],
         seed=plan.seed,
         wire_format=WIRE_FORMATS[plan.wire],
     )
@@ -89,6 +98,9 @@ def plan_from_proto(message: pb.TrainingPlan) -> TrainingPlan:
     formats = {value: name for name, value in WIRE_FORMATS.items()} | {pb.WIRE_FORMAT_UNSPECIFIED: WireFormat.FP32}
     if message.wire_format not in formats:
         raise SettingsError("The server asks for updates in a format unknown here: update ravan-fl.")
+    spreads = {value: name for name, value in SPREADS.items()} | {pb.HEAD_SPREAD_UNSPECIFIED: Spread.PER_LAYER}
+    if message.head_spread not in spreads:
+        raise SettingsError("The server asks for heads to be spread in a way unknown here: update ravan-fl.")
     if not (message.local_steps and message.batch_size):
         raise SettingsError("The server's plan has no steps or empty batches: correct the run's settings.")
     return TrainingPlan(
@@ -101,6 +113,7 @@ def plan_from_proto(message: pb.TrainingPlan) -> TrainingPlan:
         momentum=message.momentum,
         clip_norm=message.clip_norm,
         head_scoring=scorings[message.head_scoring],
+        head_spread=spreads[message.head_spread],
         seed=message.seed,
         wire=formats[message.wire_format],
     )

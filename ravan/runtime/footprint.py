@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ravan.bundle import INITIAL, MICRO_BATCH, PREFIX, WEIGHTS, Bundle, Manifest, Precision, open_bundle
+from ravan.bundle import INITIAL, MICRO_BATCH, PREFIX, WEIGHTS, Bundle, Manifest, open_bundle
 from ravan.errors import RuntimeProblem
 from ravan.layout import Vector
 from ravan.processes import last_words
+from ravan.room import ORT_TRAINING, SMALL_TOKENS, least_memory, packed_copies
 from ravan.runtime.examples import random_batch
 from ravan.runtime.memory import mapped_part, peak_memory
 from ravan.runtime.names import HIDDEN
@@ -38,12 +39,11 @@ class Preset:
 
 
 PRESETS = {
-    "small": Preset(RuntimeOptions(threads=1, mapped=True), most_tokens=512),
+    "small": Preset(RuntimeOptions(threads=1, mapped=True), most_tokens=SMALL_TOKENS),
     "default": Preset(RuntimeOptions(), most_tokens=MICRO_BATCH),
     "fast": Preset(RuntimeOptions(spinning=True), most_tokens=MICRO_BATCH),
 }
 MEASURED = ("small",)
-ORT_TRAINING = "ort-training"
 DEFAULT_LENGTH = 128
 
 
@@ -59,14 +59,8 @@ def footprint(folder: Path, ort_python: Path | None = None) -> dict[str, int]:
 
 def fitting(manifest: Manifest, options: RuntimeOptions, available: int | None) -> RuntimeOptions:
     """The options, with weights left in their file where the machine has no room for packed copies of them."""
-    copies = 1 if manifest.precision is Precision.INT8 else 2  # of float ones, for the forward and the backward pass
-    needed = least_memory(manifest) + copies * manifest.files[WEIGHTS].size
+    needed = least_memory(manifest) + packed_copies(manifest)
     return options if available is None or available >= needed else replace(options, mapped=True)
-
-
-def least_memory(manifest: Manifest) -> int:
-    """Bytes that training takes in onnxruntime with the preset that takes least; 0 if that was never measured."""
-    return min((size for name, size in manifest.memory.items() if name != ORT_TRAINING), default=0)
 
 
 def full_parts(bundle: Bundle, rows: int, length: int, tokens: int) -> list[Batch]:

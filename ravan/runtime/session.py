@@ -140,11 +140,14 @@ class StepResult:
 
 
 class TrainStep:
-    """train.onnx of a bundle: gradients at given trainables for one batch."""
+    """A training graph of a bundle: gradients at given trainables for one batch.
 
-    def __init__(self, bundle: Bundle, options: RuntimeOptions | None = None) -> None:
+    That is train.onnx, unless another is given whose backward pass is shorter: it gives zeros for all H and s below.
+    """
+
+    def __init__(self, bundle: Bundle, options: RuntimeOptions | None = None, graph: str = TRAIN) -> None:
         self._manifest = bundle.manifest
-        self._session = open_graph(bundle, TRAIN, options)
+        self._session = open_graph(bundle, graph, options)
 
     def __call__(self, trainables: Vector, batch: Batch) -> StepResult:
         """One forward and backward pass; ``trainables`` and the gradients are flat, in the spec's order.

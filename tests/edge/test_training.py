@@ -17,6 +17,7 @@ from ravan.runtime.examples import micro_batches
 from ravan.runtime.names import INPUT_IDS, LABELS
 from ravan.runtime.session import Batch, StepResult, TrainStep
 from ravan.runtime.text import LabelledTexts
+from ravan.spread import Spread
 from ravan.update import Update, decode, encode
 from tests.conftest import sentences, write_rows
 
@@ -140,7 +141,7 @@ def test_micro_batches_give_the_gradient_of_the_whole(
 
 
 def test_a_plan_survives_the_wire() -> None:
-    plan = TrainingPlan(7, 3, OptimizerName.SGD, 0.5, 0.25, 0.125, 0.75, 2.0, Scoring.WEIGHT, 2**40)
+    plan = TrainingPlan(7, 3, OptimizerName.SGD, 0.5, 0.25, 0.125, 0.75, 2.0, Scoring.WEIGHT, Spread.TOP_LAYERS, 2**40)
     assert plan_from_proto(plan_to_proto(plan)) == plan
 
 

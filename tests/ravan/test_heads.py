@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from ravan.errors import SettingsError
-from ravan.heads import Scoring, heads_for_budget, score_heads, select_heads
+from ravan.errors import HeadsNotAllowed, SettingsError
+from ravan.heads import Scoring, check_heads, score_heads, select_heads
 from ravan.layout import H_view, s_view, trained_mask
 from ravan.spec import AdapterSpec
+from ravan.spread import Spread, heads_for_budget
 
 
 @pytest.fixture
@@ -48,12 +49,52 @@ def test_random_scores_are_drawn_afresh(spec: AdapterSpec, generator: np.random.
 
 
 def test_the_k_best_of_every_layer_are_chosen(generator: np.random.Generator) -> None:
-    chosen = select_heads(np.array([[1.0, 5.0, 3.0], [9.0, 2.0, 4.0]]), 2, generator)
+    scores = np.array([[1.0, 5.0, 3.0], [9.0, 2.0, 4.0]])
+    chosen = select_heads(Spread.PER_LAYER, scores, 2 / 3, generator)
     np.testing.assert_array_equal(chosen, [[False, True, True], [True, False, True]])
 
 
+def test_across_layers_the_best_are_chosen_wherever_they_are(generator: np.random.Generator) -> None:
+    scores = np.array([[1.0, 5.0, 3.0], [9.0, 6.0, 7.0]])
+    chosen = select_heads(Spread.ACROSS_LAYERS, scores, 0.5, generator)
+    np.testing.assert_array_equal(chosen, [[False, False, False], [True, True, True]])
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.25, 0.4, 0.5, 0.75, 1.0])
+def test_no_other_heads_of_the_same_budget_have_a_larger_sum_of_scores(
+    generator: np.random.Generator, fraction: float
+) -> None:
+    scores = generator.random((5, 4))
+    chosen = select_heads(Spread.ACROSS_LAYERS, scores, fraction, generator)
+    assert chosen.sum() == heads_for_budget(fraction, 20)
+    assert scores[chosen].sum() == pytest.approx(np.sort(scores.ravel())[::-1][: chosen.sum()].sum())
+
+
+@pytest.mark.parametrize(("fraction", "layers"), [(0.25, 1), (0.5, 2), (0.7, 2), (1.0, 4), (0.01, 1)])
+def test_top_layers_are_the_last_ones_with_all_their_heads(
+    generator: np.random.Generator, fraction: float, layers: int
+) -> None:
+    chosen = select_heads(Spread.TOP_LAYERS, generator.random((4, 3)), fraction, generator)
+    np.testing.assert_array_equal(chosen.sum(axis=1), [0] * (4 - layers) + [3] * layers)
+
+
+@pytest.mark.parametrize("spread", Spread)
+@pytest.mark.parametrize("fraction", [0.25, 0.5, 0.75, 1.0])
+def test_what_a_budget_buys_is_allowed_and_one_head_more_is_not(
+    generator: np.random.Generator, spread: Spread, fraction: float
+) -> None:
+    chosen = select_heads(spread, generator.random((8, 4)), fraction, generator)
+    check_heads(spread, chosen, fraction)
+    check_heads(spread, np.zeros_like(chosen), fraction)
+    for place in np.argwhere(~chosen):
+        more = chosen.copy()
+        more[tuple(place)] = True
+        with pytest.raises(HeadsNotAllowed):
+            check_heads(spread, more, fraction)
+
+
 def test_ties_fall_at_random_so_that_clients_do_not_all_choose_the_same(generator: np.random.Generator) -> None:
-    picks = {tuple(select_heads(np.zeros((1, 4)), 2, generator)[0]) for _ in range(50)}
+    picks = {tuple(select_heads(Spread.PER_LAYER, np.zeros((1, 4)), 0.5, generator)[0]) for _ in range(50)}
     assert len(picks) == 6  # all pairs out of four
 
 

@@ -14,7 +14,8 @@ from export.onnx_builder import Builder
 from export.weights import save_with_shared_weights
 from ravan.bundle import WEIGHTS, Bundle, Precision
 from ravan.bundle_files import FileEntry
-from ravan.runtime.footprint import fitting, least_memory
+from ravan.room import least_memory
+from ravan.runtime.footprint import fitting
 from ravan.runtime.session import RuntimeOptions
 
 WIDTH = 2048

@@ -34,6 +34,13 @@ class HeadScoring(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     HEAD_SCORING_RANDOM: _ClassVar[HeadScoring]
     HEAD_SCORING_WEIGHT: _ClassVar[HeadScoring]
     HEAD_SCORING_GRADIENT: _ClassVar[HeadScoring]
+
+class HeadSpread(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    HEAD_SPREAD_UNSPECIFIED: _ClassVar[HeadSpread]
+    HEAD_SPREAD_PER_LAYER: _ClassVar[HeadSpread]
+    HEAD_SPREAD_ACROSS_LAYERS: _ClassVar[HeadSpread]
+    HEAD_SPREAD_TOP_LAYERS: _ClassVar[HeadSpread]
 WIRE_FORMAT_UNSPECIFIED: WireFormat
 WIRE_FORMAT_FP32: WireFormat
 WIRE_FORMAT_FP16: WireFormat
@@ -50,6 +57,10 @@ HEAD_SCORING_UNSPECIFIED: HeadScoring
 HEAD_SCORING_RANDOM: HeadScoring
 HEAD_SCORING_WEIGHT: HeadScoring
 HEAD_SCORING_GRADIENT: HeadScoring
+HEAD_SPREAD_UNSPECIFIED: HeadSpread
+HEAD_SPREAD_PER_LAYER: HeadSpread
+HEAD_SPREAD_ACROSS_LAYERS: HeadSpread
+HEAD_SPREAD_TOP_LAYERS: HeadSpread
 
 class CheckInRequest(_message.Message):
     __slots__ = ("device_id", "name", "capabilities", "hold_seconds")
@@ -64,20 +75,36 @@ class CheckInRequest(_message.Message):
     def __init__(self, device_id: _Optional[str] = ..., name: _Optional[str] = ..., capabilities: _Optional[_Union[Capabilities, _Mapping]] = ..., hold_seconds: _Optional[float] = ...) -> None: ...
 
 class Capabilities(_message.Message):
-    __slots__ = ("cores", "memory_bytes", "machine", "software", "head_budget", "wire_formats")
+    __slots__ = ("cores", "memory_bytes", "machine", "software", "head_budget", "wire_formats", "head_spreads", "available_memory", "step_times")
     CORES_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     MACHINE_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
     HEAD_BUDGET_FIELD_NUMBER: _ClassVar[int]
     WIRE_FORMATS_FIELD_NUMBER: _ClassVar[int]
+    HEAD_SPREADS_FIELD_NUMBER: _ClassVar[int]
+    AVAILABLE_MEMORY_FIELD_NUMBER: _ClassVar[int]
+    STEP_TIMES_FIELD_NUMBER: _ClassVar[int]
     cores: int
     memory_bytes: int
     machine: str
     software: str
     head_budget: float
     wire_formats: _containers.RepeatedScalarFieldContainer[WireFormat]
-    def __init__(self, cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., machine: _Optional[str] = ..., software: _Optional[str] = ..., head_budget: _Optional[float] = ..., wire_formats: _Optional[_Iterable[_Union[WireFormat, str]]] = ...) -> None: ...
+    head_spreads: _containers.RepeatedScalarFieldContainer[HeadSpread]
+    available_memory: int
+    step_times: _containers.RepeatedCompositeFieldContainer[StepTime]
+    def __init__(self, cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., machine: _Optional[str] = ..., software: _Optional[str] = ..., head_budget: _Optional[float] = ..., wire_formats: _Optional[_Iterable[_Union[WireFormat, str]]] = ..., head_spreads: _Optional[_Iterable[_Union[HeadSpread, str]]] = ..., available_memory: _Optional[int] = ..., step_times: _Optional[_Iterable[_Union[StepTime, _Mapping]]] = ...) -> None: ...
+
+class StepTime(_message.Message):
+    __slots__ = ("bundle_id", "depth", "seconds_per_example")
+    BUNDLE_ID_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_PER_EXAMPLE_FIELD_NUMBER: _ClassVar[int]
+    bundle_id: str
+    depth: float
+    seconds_per_example: float
+    def __init__(self, bundle_id: _Optional[str] = ..., depth: _Optional[float] = ..., seconds_per_example: _Optional[float] = ...) -> None: ...
 
 class CheckInResponse(_message.Message):
     __slots__ = ("task", "wait")
@@ -112,21 +139,23 @@ class Binding(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., round: _Optional[int] = ..., bundle_id: _Optional[str] = ..., adapter_spec: _Optional[str] = ..., base_adapter: _Optional[str] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("binding", "adapter_size", "plan", "deadline_seconds", "bundle_signature")
+    __slots__ = ("binding", "adapter_size", "plan", "deadline_seconds", "bundle_signature", "head_budget")
     BINDING_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_SIZE_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    HEAD_BUDGET_FIELD_NUMBER: _ClassVar[int]
     binding: Binding
     adapter_size: int
     plan: TrainingPlan
     deadline_seconds: float
     bundle_signature: str
-    def __init__(self, binding: _Optional[_Union[Binding, _Mapping]] = ..., adapter_size: _Optional[int] = ..., plan: _Optional[_Union[TrainingPlan, _Mapping]] = ..., deadline_seconds: _Optional[float] = ..., bundle_signature: _Optional[str] = ...) -> None: ...
+    head_budget: float
+    def __init__(self, binding: _Optional[_Union[Binding, _Mapping]] = ..., adapter_size: _Optional[int] = ..., plan: _Optional[_Union[TrainingPlan, _Mapping]] = ..., deadline_seconds: _Optional[float] = ..., bundle_signature: _Optional[str] = ..., head_budget: _Optional[float] = ...) -> None: ...
 
 class TrainingPlan(_message.Message):
-    __slots__ = ("local_steps", "batch_size", "optimizer", "learning_rate", "saved_learning_rate", "weight_decay", "momentum", "clip_norm", "head_scoring", "seed", "wire_format")
+    __slots__ = ("local_steps", "batch_size", "optimizer", "learning_rate", "saved_learning_rate", "weight_decay", "momentum", "clip_norm", "head_scoring", "seed", "wire_format", "head_spread")
     LOCAL_STEPS_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +167,7 @@ class TrainingPlan(_message.Message):
     HEAD_SCORING_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     WIRE_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    HEAD_SPREAD_FIELD_NUMBER: _ClassVar[int]
     local_steps: int
     batch_size: int
     optimizer: Optimizer
@@ -149,7 +179,8 @@ class TrainingPlan(_message.Message):
     head_scoring: HeadScoring
     seed: int
     wire_format: WireFormat
-    def __init__(self, local_steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., optimizer: _Optional[_Union[Optimizer, str]] = ..., learning_rate: _Optional[float] = ..., saved_learning_rate: _Optional[float] = ..., weight_decay: _Optional[float] = ..., momentum: _Optional[float] = ..., clip_norm: _Optional[float] = ..., head_scoring: _Optional[_Union[HeadScoring, str]] = ..., seed: _Optional[int] = ..., wire_format: _Optional[_Union[WireFormat, str]] = ...) -> None: ...
+    head_spread: HeadSpread
+    def __init__(self, local_steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., optimizer: _Optional[_Union[Optimizer, str]] = ..., learning_rate: _Optional[float] = ..., saved_learning_rate: _Optional[float] = ..., weight_decay: _Optional[float] = ..., momentum: _Optional[float] = ..., clip_norm: _Optional[float] = ..., head_scoring: _Optional[_Union[HeadScoring, str]] = ..., seed: _Optional[int] = ..., wire_format: _Optional[_Union[WireFormat, str]] = ..., head_spread: _Optional[_Union[HeadSpread, str]] = ...) -> None: ...
 
 class FetchBundleRequest(_message.Message):
     __slots__ = ("device_id", "bundle_id", "file", "offset")
