@@ -20,6 +20,10 @@ def main() -> None:
             from edge import worker
 
             worker.main()
+        case ["_show", *arguments]:
+            from edge import dry_run
+
+            dry_run.main(arguments)
         case ["_bench", *arguments]:
             from edge import bench
 

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
-from edge.progress import OnStep
-from protos.ravan.v1 import fleet_pb2 as pb
+from edge.progress import OnStep, Progress
 
 
-class Terminal:
+class Terminal(Progress):
     """A progress bar while a device trains, and a line for every upload."""
 
     def __init__(self) -> None:
@@ -21,11 +21,8 @@ class Terminal:
             TextColumn("{task.fields[loss]}"),
             TimeRemainingColumn(),
         )
-        self._bars = Progress(*columns, console=console, transient=True)
+        self._bars = Bars(*columns, console=console, transient=True)
         self._console = console
-
-    def waiting(self, device: str, reason: pb.WaitReason) -> None:
-        """Nothing to see."""
 
     @contextmanager
     def training(self, device: str, round_number: int, steps: int) -> Iterator[OnStep]:

@@ -20,6 +20,8 @@ from edge.enrollment import rotate as rotate_key
 from edge.errors import NotEnrolled
 from edge.fleet_client import FleetClient
 from edge.home import Home
+from edge.owner_commands import HomeOption
+from edge.owner_commands import app as owner_app
 from edge.runtimes import Runtime, Runtimes
 from edge.setting_out import client_settings
 from edge.settings import DEFAULT_HOME, EdgeSettings, PersonalizeSettings, PredictSettings
@@ -35,8 +37,8 @@ from ravan.rpc.keys import read_public
 from ravan.runtime.footprint import PRESETS
 from ravan.runtime.session import require_runtime
 
-HomeOption = Annotated[Path, typer.Option(help="Folder of the device's identity.", envvar="RAVAN_EDGE_HOME")]
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(owner_app)
 
 
 def show_version(wanted: bool) -> None:

@@ -14,11 +14,14 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import structlog
 
+from edge.bandwidth import Bandwidth
+from edge.conditions import NO_RULES, Conditions, Rules
 from edge.device import Device
 from edge.errors import NotEnrolled, Stopped
 from edge.fleet_client import FleetClient
@@ -28,8 +31,12 @@ from edge.itself import own_command
 from edge.job import WORKER_LOCK, DataOptions, WorkerSettings, from_dict, to_dict
 from edge.lean import give_back
 from edge.options import DeviceOptions, Equipment
-from edge.progress import progress_for
+from edge.progress import Progress, progress_for
+from edge.quota import MEGABYTE
+from edge.rehearsal import Rehearsal
+from edge.reporting import Reporting
 from edge.runtimes import Runtime, Runtimes
+from edge.status import Board
 from ravan.cli.logs import configure_logs
 from ravan.errors import EnvironmentProblem, RavanError, SettingsError
 from ravan.files import holder
@@ -52,6 +59,9 @@ class ClientSettings:
         worker: how the worker trains.
         equipment: what there is on this machine.
         devices: who takes part.
+        rules: when training is allowed, and what of the network.
+        bandwidth: most bytes a second of all transfers, 0 for no cap.
+        dry_run: whether updates are shown instead of sent; ``as_json`` to a program.
     """
 
     server: str
@@ -59,6 +69,10 @@ class ClientSettings:
     worker: WorkerSettings
     equipment: Equipment
     devices: tuple[DeviceOptions, ...]
+    rules: Rules = NO_RULES
+    bandwidth: float = 0.0
+    dry_run: bool = False
+    as_json: bool = False
 
     def to_json(self) -> str:
         """For another process."""
@@ -73,7 +87,8 @@ class ClientSettings:
         found = Runtimes(Runtime(runtimes["wanted"]), None if python is None else Path(python))
         equipment = Equipment(**value["equipment"] | {"runtimes": found})
         worker = from_dict(WorkerSettings, value["worker"])
-        return cls(value["server"], value["insecure"], worker, equipment, tuple(map(_device, value["devices"])))
+        made = {"worker": worker, "equipment": equipment, "devices": tuple(map(_device, value["devices"]))}
+        return cls(**value | made | {"rules": Rules.from_dict(value["rules"])})
 
 
 def become(settings: ClientSettings) -> NoReturn:
@@ -104,31 +119,51 @@ def run(settings: ClientSettings) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    progress = progress_for()
-    with closing(Home(settings.worker.home)) as home:
+    bandwidth = Bandwidth(settings.bandwidth, stop)
+    with closing(Home(settings.worker.home, settings.worker.disk_mb * MEGABYTE)) as home:
         end_orphan(home.folder)
-        foreman = Foreman(settings.worker)
+        progress = _progress(settings, home)
+        foreman = Foreman(settings.worker, Conditions(settings.rules))
         with closing(foreman), ThreadPoolExecutor(len(settings.devices), "device") as threads:
-            clients = [connect(home, settings, options.name, stop) for options in settings.devices]
-            running = {
-                threads.submit(Device(options, client, home, foreman, settings.equipment, progress, stop).run)
+            clients = [connect(home, settings, o.name, stop, bandwidth, progress) for o in settings.devices]
+            make = partial(Rehearsal, as_json=settings.as_json) if settings.dry_run else Device
+            devices = [
+                make(options, client, home, foreman, settings.equipment, progress, stop)
                 for options, client in zip(settings.devices, clients, strict=True)
-            }
+            ]
+            running = {threads.submit(device.run) for device in devices}
             _finish(running, clients, stop)
 
 
-def connect(home: Home, settings: ClientSettings, name: str, stop: threading.Event) -> FleetClient:
+def _progress(settings: ClientSettings, home: Home) -> Progress:
+    """What is shown, with the status file beside it."""
+    devices = {options.name: options.data.data for options in settings.devices}
+    identities = [home.identities.get(name) or home.identities.get("") for name in devices]
+    enrolled = next((identity.server for identity in identities if identity), "")
+    server = settings.server or (LOCAL_SERVER if settings.insecure else enrolled)
+    return Reporting(progress_for(), Board(home.folder, devices, server))
+
+
+def connect(
+    home: Home,
+    settings: ClientSettings,
+    name: str,
+    stop: threading.Event,
+    bandwidth: Bandwidth,
+    progress: Progress,
+) -> FleetClient:
     """A device's connection: with the key it enrolled with, or to an insecure server on this machine.
 
     Raises:
         SettingsError: a server on another machine must not be insecure.
         NotEnrolled: the device has no key.
     """
+    on_away = partial(progress.away, name)
     if settings.insecure:
         server = settings.server or LOCAL_SERVER
         if not is_local(server):
             raise SettingsError(f"--insecure: {server} is not this machine: leave it out, and enroll this device.")
-        return FleetClient(server, home.device_id(name), stop)
+        return FleetClient(server, home.device_id(name), stop, bandwidth=bandwidth, on_away=on_away)
     identity = home.identities.get(name)
     if identity is None and len(settings.devices) == 1:
         identity = home.identities.get("")
@@ -138,7 +173,8 @@ def connect(home: Home, settings: ClientSettings, name: str, stop: threading.Eve
             f"Device {name} is not enrolled in {home.folder}: ask the operator for a token and run "
             f"ravan-edge enroll --server HOST:PORT --ca ca.pem --token TOKEN{named}."
         )
-    return FleetClient(settings.server or identity.server, identity.device_id, stop, identity)
+    server = settings.server or identity.server
+    return FleetClient(server, identity.device_id, stop, identity, bandwidth=bandwidth, on_away=on_away)
 
 
 def end_orphan(folder: Path) -> None:

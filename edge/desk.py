@@ -53,6 +53,11 @@ class Desk:
         """What is in the outbox."""
         return Finished.read(self.folder / FINISHED)
 
+    @property
+    def has_finished(self) -> bool:
+        """Whether there is an update in the outbox."""
+        return (self.folder / FINISHED).exists()
+
     def settle(self, finished: Finished) -> None:
         """After the receipt: what the coding left out is kept for the next upload, and the rest is over.
 

@@ -9,6 +9,8 @@ from functools import partial
 
 import structlog
 
+from edge.conditions import METERED
+from edge.courier import Courier
 from edge.enrollment import rotate_if_due
 from edge.errors import NotLetIn, Refused, RoundOver, Stopped, TaskFailed, WorkerEnded
 from edge.fleet_client import FleetClient
@@ -39,6 +41,7 @@ PASSING = {"stale-call", "future-call", "replayed-call", "too-many", "too-slow"}
 LATE_SECONDS = 0.5
 FULL = {errno.ENOSPC, errno.EDQUOT}
 MOST_TIMES = 16
+HELD_SECONDS = 2.0
 CRASHES = 3
 """So often in one task a worker may end before it: then the task is given back."""
 WITHHELD = "The device's own log says why."
@@ -62,6 +65,7 @@ class Device:
         self._client = client
         self._home = home
         self._desk = home.desk(options.name)
+        self._courier = Courier(options.name, client, home)
         self._foreman = foreman
         self._progress = progress
         self._stop = stop
@@ -76,10 +80,21 @@ class Device:
             DataError: the data file is of no use; the server has been told.
             NotLetIn, NotTrusted: the server and this device have nothing to say to one another.
         """
+        try:
+            self._take_part()
+        except RavanError as error:
+            self._progress.ended(self._options.name, str(error))
+            raise
+        self._progress.ended(self._options.name, "")
+
+    def _take_part(self) -> None:
         while not self._stop.is_set():
             try:
                 self._deliver()
+                if self._is_held():
+                    continue
                 rotate_if_due(self._home.identities, self._client, self._options.key_days)
+                self._progress.asking(self._options.name)
                 answer = self._client.check_in(self._options.name, self._capabilities())
                 if answer.HasField("task"):
                     self._do(answer.task)
@@ -89,13 +104,17 @@ class Device:
                 raise
             except Refused as error:
                 self._log.warning("refused", code=error.code, reason=str(error))
+                self._progress.failed(self._options.name, str(error))
                 self._back_off()
                 continue
-            except TaskFailed:
+            except TaskFailed as error:
+                self._progress.failed(self._options.name, str(error))
                 self._back_off()
                 continue
             except OSError as error:  # of the disk, between two tasks
-                self._log.error("can't go on", reason=str(explain_os_error(error)))
+                explained = explain_os_error(error)
+                self._log.error("can't go on", reason=str(explained))
+                self._progress.failed(self._options.name, str(explained))
                 self._back_off()
                 continue
             if self._is_last(answer.wait):
@@ -108,9 +127,19 @@ class Device:
         if wait.reason == pb.WAIT_REASON_RUN_FINISHED and self._options.until_finished:
             self._log.info("run finished")
             return True
-        self._progress.waiting(self._options.name, wait.reason)
-        self._stop.wait(self._jitter.uniform(wait.min_seconds, max(wait.min_seconds, wait.max_seconds)))
+        seconds = self._jitter.uniform(wait.min_seconds, max(wait.min_seconds, wait.max_seconds))
+        self._progress.waiting(self._options.name, wait.reason, seconds)
+        self._stop.wait(seconds)
         return False
+
+    def _is_held(self) -> bool:
+        """Waits a little if its owner's rules keep this device from asking for a task."""
+        why = self._foreman.conditions.against_tasks()
+        if why:
+            if not self._desk.has_finished:  # or it is said already why that waits
+                self._progress.held(self._options.name, why)
+            self._stop.wait(HELD_SECONDS)
+        return bool(why)
 
     def _back_off(self) -> None:
         """Waits longer after every failure in a row, with full jitter: the same task would fail again at once."""
@@ -127,6 +156,7 @@ class Device:
         until = time.monotonic() + task.deadline_seconds if task.deadline_seconds else float("inf")
         try:
             require_signed_bundle(self._client.identity, task)
+            self._progress.fetching(self._options.name, task.binding)
             self._train(
                 task, self._home.bundle(self._client, task.binding.bundle_id, partial(self._admit, task)), until
             )
@@ -171,7 +201,7 @@ class Device:
             data=options.data,
         )
         with self._progress.training(options.name, binding.round, task.plan.local_steps) as on_step:
-            self._foreman.train(job, self._stop, until, on_step)
+            self._foreman.train(job, self._stop, until, on_step, partial(self._progress.paused, options.name))
 
     def _admit(self, task: pb.Task, manifest: Manifest) -> tuple[str, ...]:
         """What is downloaded beside what every device needs, with a shorter training graph if the budget has one."""
@@ -211,8 +241,12 @@ class Device:
             self._log.warning("finished update dropped", round=binding.round, reason="this device has enrolled anew")
             self._desk.clear()
             return
+        if not self._foreman.conditions.rules.allow_uploads:
+            self._progress.uploading(self._options.name, binding.round, METERED)
+            return
+        self._progress.uploading(self._options.name, binding.round)
         try:
-            self._client.upload(finished.header, finished.data)
+            self._courier.send(finished)
         except NotLetIn:
             raise
         except Refused as error:

@@ -9,6 +9,7 @@ RavanError
 ├── WorkFailed the worker says that a local run came to nothing, with its code
 ├── WorkerEnded    the worker crashed, or was killed
 ├── RoundOver  the round was over before the local run
+├── NoRun      the server has no task for who wants to try one
 └── TaskFailed a task that came to nothing; the reason is in the log
 """
 
@@ -34,6 +35,13 @@ class NotEnrolled(RavanError):
 
     code = "not-enrolled"
     exit_code = 7
+
+
+class NoRun(RavanError):
+    """The server has no run, so that there is no task to try."""
+
+    code = "no-run"
+    exit_code = 6
 
 
 class Stopped(RavanError):

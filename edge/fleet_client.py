@@ -9,6 +9,7 @@ import grpc
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_event, wait_random_exponential
 
+from edge.bandwidth import Bandwidth
 from edge.errors import NotLetIn, Refused, Stopped
 from edge.identity import Identity
 from protos.ravan.v1 import fleet_pb2 as pb
@@ -67,6 +68,9 @@ class FleetClient:
     Attributes:
         device_id: whom the calls speak for.
         identity: whose key signs them, over TLS; None for a server on this machine that knows no keys.
+
+    ``bandwidth`` is what its transfers share with those of other devices. ``on_away`` is told how the server does not
+    answer, and nothing once it does.
     """
 
     def __init__(
@@ -76,6 +80,8 @@ class FleetClient:
         stop: threading.Event,
         identity: Identity | None = None,
         patience: Patience = Patience(),
+        bandwidth: Bandwidth | None = None,
+        on_away: Callable[[str], None] = lambda how: None,
     ) -> None:
         self.device_id = device_id
         self.identity = identity
@@ -83,6 +89,7 @@ class FleetClient:
         self._stop = stop
         self._was_let_in = False
         self._patience = patience
+        self._bandwidth, self._on_away = bandwidth or Bandwidth(), on_away
         if identity is None:
             self._channel = grpc.insecure_channel(address, options=patience.options)
         else:
@@ -121,6 +128,7 @@ class FleetClient:
                 if position > size:
                     raise BundleError(f"The server sends more of {file} than its {size} bytes: tell the operator.")
                 write(message.data)
+                self._bandwidth.take(len(message.data))
                 reached("piece-fetched")
 
         self._call(attempt)
@@ -139,6 +147,7 @@ class FleetClient:
                 received.extend(message.data)
                 if len(received) > size:
                     raise MalformedUpdate(f"The server sends an adapter of over {size} bytes: tell the operator.")
+                self._bandwidth.take(len(message.data))
             return bytes(received)
 
         return self._call(attempt)
@@ -154,7 +163,11 @@ class FleetClient:
         def attempt() -> str:
             nonlocal broke
             offset, broke = self._held(header) if broke else 0, True
-            return str(self._stub.UploadUpdate(_messages(header, data, offset), timeout=TRANSFER_SECONDS).receipt)
+            return str(
+                self._stub.UploadUpdate(
+                    _messages(header, data, offset, self._bandwidth), timeout=TRANSFER_SECONDS
+                ).receipt
+            )
 
         return self._call(attempt)
 
@@ -191,12 +204,14 @@ class FleetClient:
         try:
             answer = retrying(attempt)
         except grpc.RpcError as error:
+            self._on_away("")
             raise self._refusal(error) from error
         except ValueError as error:  # grpc's word for a channel that was closed to stop the client
             if self._stop.is_set():
                 raise _stopped() from error
             raise
         self._was_let_in = True
+        self._on_away("")
         return answer
 
     def _refusal(self, error: grpc.RpcError) -> Refused:
@@ -215,10 +230,12 @@ class FleetClient:
         if problem and not self._was_let_in:
             raise NotTrusted(problem)
         wait = state.next_action.sleep if state.next_action else 0.0
+        how = problem or (status_of(error).name.lower() if isinstance(error, grpc.RpcError) else "no answer")
+        self._on_away(how)
         log.warning(
             "server away",
             server=self._address,
-            reason=problem or (status_of(error).name.lower() if isinstance(error, grpc.RpcError) else ""),
+            reason=how,
             attempt=state.attempt_number,
             next_try_seconds=round(wait, 1),
         )
@@ -239,13 +256,16 @@ def _is_away(error: BaseException) -> bool:
     return status_of(error) in AWAY or (status_of(error) in BROKEN and not code_of(error))
 
 
-def _messages(header: pb.UploadHeader, data: bytes, offset: int) -> Iterator[pb.UploadUpdateRequest]:
+def _messages(
+    header: pb.UploadHeader, data: bytes, offset: int, bandwidth: Bandwidth
+) -> Iterator[pb.UploadUpdateRequest]:
     """An upload that goes on at the offset."""
     goes_on = pb.UploadHeader()
     goes_on.CopyFrom(header)
     goes_on.offset = offset
     yield pb.UploadUpdateRequest(header=goes_on)
-    for piece in chunks(data[offset:]):
+    for piece in chunks(data[offset:], bandwidth.piece):
+        bandwidth.take(len(piece))
         yield pb.UploadUpdateRequest(data=piece)
         reached("piece-sent")
 

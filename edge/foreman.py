@@ -5,63 +5,61 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
+from edge.conditions import NO_RULES, Conditions
 from edge.errors import RoundOver, Stopped, WorkerEnded, WorkFailed
 from edge.itself import own_command
 from edge.job import FAILED, FINISHED, STEP, STOP, STOPPED, Job, WorkerSettings, to_dict
 from edge.lean import give_back
+from edge.machine import family, held_memory
 from edge.process import WorkerProcess
-from ravan.errors import DataError, NoExamples
+from ravan.errors import DataError, EnvironmentProblem, NoExamples
 
 log = structlog.get_logger()
 TICK = 0.5  # seconds
 WARM_SECONDS = 15.0
 STOP_SECONDS = 10.0
 OnStep = Callable[[int, float], None]
-
-
-class Conditions(Protocol):
-    """Whether this device may train now; asked before a local run and twice a second while it lasts."""
-
-    def against(self) -> str:
-        """Why it must not, in a few words; empty if it may."""
-        ...
-
-
-class Always:
-    """It always may."""
-
-    def against(self) -> str:
-        """As ``Conditions.against``."""
-        return ""
-
-
-ALWAYS = Always()
+OnPause = Callable[[str], None]
+TOO_MUCH = (
+    "Training held {:.0f} MB, more than --memory-mb {}, and was ended: allow more, or give a lower --micro-batch."
+)
 
 
 class Foreman:
     """Starts the worker when there is work, keeps it for some seconds in case there is more, and ends it.
 
     Loading a bundle takes seconds, which the devices of one client, or quick rounds, need not spend each time.
+
+    Attributes:
+        conditions: whether this device may train now; looked at before a local run and twice a second while it lasts.
     """
 
     def __init__(
         self,
         settings: WorkerSettings,
-        conditions: Conditions = ALWAYS,
+        conditions: Conditions | None = None,
         command: Sequence[str] | None = None,
         warm_seconds: float = WARM_SECONDS,
     ) -> None:
-        self._settings, self._conditions, self._warm_seconds = settings, conditions, warm_seconds
+        self._settings, self._warm_seconds = settings, warm_seconds
+        self.conditions = Conditions(NO_RULES) if conditions is None else conditions
         self._command = own_command("_worker") if command is None else command
         self._turn = threading.Lock()
         self._process: WorkerProcess | None = None
         self._timer: threading.Timer | None = None
 
-    def train(self, job: Job, stop: threading.Event, until: float, on_step: OnStep) -> None:
+    def train(
+        self,
+        job: Job,
+        stop: threading.Event,
+        until: float,
+        on_step: OnStep,
+        on_pause: OnPause = lambda why: None,
+    ) -> None:
         """Has a local run done, or gone on with; returns once its update is in the outbox.
 
         Args:
@@ -69,6 +67,7 @@ class Foreman:
             stop: set to have it stopped, with a checkpoint.
             until: when the round is over, of ``time.monotonic``.
             on_step: told the number of a step and its loss.
+            on_pause: told why training waits or is paused, and nothing once it goes on.
 
         Raises:
             DataError: the data is of no use.
@@ -80,11 +79,11 @@ class Foreman:
         while not self._turn.acquire(timeout=TICK):
             _look(stop, until)
         try:
-            self._await_conditions(stop, until)
+            self._await_conditions(stop, until, on_pause)
             process = self._hired()
             try:
                 process.send(job.to_dict())
-                self._watch(process, stop, until, on_step)
+                self._watch(process, stop, until, on_step, on_pause)
             except BaseException as error:
                 if not isinstance(error, (DataError, WorkFailed)):  # else it is ready for another run
                     self._dismiss()
@@ -99,9 +98,10 @@ class Foreman:
         with self._turn:
             self._dismiss()
 
-    def _await_conditions(self, stop: threading.Event, until: float) -> None:
+    def _await_conditions(self, stop: threading.Event, until: float, on_pause: OnPause) -> None:
         said = ""
-        while reason := self._conditions.against():
+        while reason := self.conditions.against():
+            on_pause(reason)
             if reason != said:
                 log.info("waiting to train", reason=reason)
                 said = reason
@@ -109,17 +109,29 @@ class Foreman:
                 self._dismiss()
             _look(stop, until)
             stop.wait(TICK)
+        if said:
+            on_pause("")
         _look(stop, until)
 
-    def _watch(self, process: WorkerProcess, stop: threading.Event, until: float, on_step: OnStep) -> None:
+    def _watch(
+        self,
+        process: WorkerProcess,
+        stop: threading.Event,
+        until: float,
+        on_step: OnStep,
+        on_pause: OnPause,
+    ) -> None:
         """Until the run has ended, in whatever way."""
+        looked = float("-inf")
         while True:
             try:
                 _look(stop, until)
             except Stopped:
                 self._stop(process)
                 raise
-            self._heed_conditions(process)
+            if time.monotonic() - looked >= TICK:
+                looked = time.monotonic()
+                self._look_after(process, on_pause)
             message = process.receive(TICK)
             if message is None:
                 continue
@@ -128,14 +140,26 @@ class Foreman:
             elif _is_over(message):
                 return
 
-    def _heed_conditions(self, process: WorkerProcess) -> None:
-        reason = self._conditions.against()
+    def _look_after(self, process: WorkerProcess, on_pause: OnPause) -> None:
+        """Pauses the worker, or lets it go on, as the conditions are.
+
+        Raises:
+            EnvironmentProblem: it holds more memory than it may.
+        """
+        own = family(process.pid)
+        held, most = sum(map(held_memory, own)), self._settings.memory_mb << 20
+        if most and held > most:
+            raise EnvironmentProblem(TOO_MUCH.format(held / 1e6, self._settings.memory_mb))
+        reason = self.conditions.against(own)
         if reason and not process.paused:
             log.info("paused", reason=reason)
             process.pause()
         elif process.paused and not reason:
             log.info("going on")
             process.go_on()
+        else:
+            return
+        on_pause(reason)
 
     def _stop(self, process: WorkerProcess) -> None:
         """Lets the worker write where the run is."""

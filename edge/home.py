@@ -13,9 +13,11 @@ import structlog
 from edge.desk import Desk
 from edge.fleet_client import FleetClient
 from edge.identity import Identities
+from edge.quota import PARTIAL, Quota, mark_used, size_of
+from edge.upload_log import UploadLog
 from ravan.bundle import Bundle, Manifest, open_bundle
 from ravan.bundle_files import MANIFEST, OPTIONAL, FileEntry, check_file
-from ravan.errors import BundleError
+from ravan.errors import BundleError, EnvironmentProblem
 from ravan.faults import reached
 from ravan.files import drop_temporary, lock_folder, sync_folder, write_atomically
 
@@ -26,27 +28,33 @@ bundle is not for this device, and returns those of the artifacts that it downlo
 LEFT_OUT = ".left-out"
 Stamps = list[tuple[str, int, int]]
 LARGEST_MANIFEST = 16 << 20  # bytes
-BUNDLES, WORK, PARTIAL = "bundles", "work", ".partial"
+BUNDLES, WORK = "bundles", "work"
 SHA256 = "[0-9a-f]{64}"
 
 
 class Home:
     """Identities below ``devices/``, bundles below ``bundles/``, work in hand below ``work/``; one client at a time.
 
+    It takes ``disk_quota`` bytes at most, 0 for what the disk has: bundles that no device uses make way for others.
+
     Attributes:
         identities: the devices' keys.
+        uploads: the owner's record of what was sent.
         folder: its own.
 
     Raises:
         EnvironmentProblem: the folder can't be written, or another client uses it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, disk_quota: int = 0) -> None:
         devices, self._bundles = folder / "devices", folder / BUNDLES
         devices.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._bundles.mkdir(exist_ok=True)
         self._lock = lock_folder(folder, "client")
         drop_temporary(devices)
+        self._quota = Quota(folder, disk_quota)
+        self._in_use: dict[str, str] = {}
+        self.uploads = UploadLog(folder)
         self.identities = Identities(devices)
         self.folder = folder
         self._fetching = threading.Lock()
@@ -68,17 +76,30 @@ class Home:
         left_out = self.identities.path(name, LEFT_OUT)
         return Desk(self.folder / WORK / left_out.stem, left_out)
 
+    def folder_of(self, bundle_id: str) -> Path:
+        """Where a bundle is, or would be."""
+        return self._bundles / bundle_id
+
+    def layers(self, bundle_id: str) -> tuple[str, ...]:
+        """Names of the adapted layers of a bundle that is here; none of another."""
+        path = self.folder_of(bundle_id) / MANIFEST
+        if not path.exists():
+            return ()
+        return tuple(layer.name for layer in Manifest.from_json(path.read_bytes()).adapter.layers)
+
     def bundle(self, client: FleetClient, bundle_id: str, admit: Admit = lambda _: ()) -> Bundle:
         """The bundle with this id, fetched if it is not here, whole and checked.
 
         Raises:
             BundleError: what the server sends is not the bundle of this id.
-            EnvironmentProblem: it is not for this device; nothing more than the manifest is fetched.
+            EnvironmentProblem: it is not for this device, or there is too little disk; nothing more than the manifest
+                is fetched.
         """
         if not re.fullmatch(SHA256, bundle_id):  # or the server could name any folder of this device
             raise BundleError("The server names a bundle by no sha256: tell the operator, and trust nothing it sends.")
         folder = self._bundles / bundle_id
         with self._fetching:
+            self._in_use[client.device_id] = bundle_id
             if folder.exists():
                 try:
                     held = self._held(folder, bundle_id)
@@ -86,6 +107,7 @@ class Home:
                     log.warning("bundle dropped", reason=str(error))
                     shutil.rmtree(folder)
                 else:
+                    mark_used(folder)
                     return self._complete(client, held, admit(held.manifest))
             fetched = self._fetch(client, bundle_id, folder, admit)
             for abandoned in self._bundles.glob(f"*{PARTIAL}"):  # of a run that was over before it was whole
@@ -134,6 +156,12 @@ class Home:
     def _download(self, client: FleetClient, manifest: Manifest, names: Sequence[str], partial: Path) -> None:
         """File by file; a download cut off goes on where it stopped."""
         bundle_id, entries = manifest.bundle_id, {name: manifest.files[name] for name in names}
+        missing = sum(entry.size for entry in entries.values()) - size_of(partial)
+        try:
+            self._quota.make_room(bundle_id, missing, self._in_use.values())
+        except EnvironmentProblem:
+            shutil.rmtree(partial)
+            raise
         log.info("fetching bundle", bundle=bundle_id[:12], bytes=sum(entry.size for entry in entries.values()))
         for name, entry in entries.items():
             path = partial / name

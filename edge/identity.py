@@ -66,6 +66,18 @@ class Identities:
         distinct = hashlib.sha256(name.encode()).hexdigest()[:8]
         return self._folder / f"{re.sub(r'[^A-Za-z0-9-]', '_', name)[:40]}-{distinct}{step}"
 
+    def names(self) -> list[str]:
+        """Of all devices that are enrolled, or in the middle of enrolling.
+
+        Raises:
+            EnvironmentProblem: a file that should hold an identity does not.
+        """
+        found = set()
+        for path in sorted(self._folder.glob("*")):
+            if path.suffix in (ENROLLED, ENROLLING):
+                found.add(_read(path).name)
+        return sorted(found)
+
     def get(self, name: str, step: str = ENROLLED) -> Identity | None:
         """The identity of a device, if it has one.
 
@@ -73,17 +85,7 @@ class Identities:
             EnvironmentProblem: others can read the file, or it holds no identity.
         """
         path = self.path(name, step)
-        try:
-            mode, text = path.stat().st_mode, path.read_text("utf-8")
-        except FileNotFoundError:
-            return None
-        if stat.S_IMODE(mode) & 0o077:
-            raise EnvironmentProblem(f"Others can read the key in {path}: enroll again, and let nobody else in there.")
-        try:
-            fields = json.loads(text)
-            return Identity(**{**fields, "key": from_pem(fields["key"])})
-        except (ValueError, KeyError, TypeError) as error:
-            raise EnvironmentProblem(f"{path} holds no identity ({error}): enroll this device again.") from error
+        return _read(path) if path.exists() else None
 
     def keep(self, identity: Identity, step: str) -> None:
         """Writes an identity, durably, before the server hears of it."""
@@ -96,6 +98,26 @@ class Identities:
         self.path(identity.name, step).rename(self.path(identity.name, ENROLLED))
         sync_folder(self._folder)
 
+    def files(self, name: str) -> list[Path]:
+        """All that is kept of a device."""
+        return sorted(self._folder.glob(f"{self.path(name).name}*"))
+
     def drop(self, identity: Identity, step: str) -> None:
         """Forgets what the server did not agree to."""
         self.path(identity.name, step).unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Identity:
+    """The identity in a file.
+
+    Raises:
+        EnvironmentProblem: others can read it, or it holds none.
+    """
+    mode, text = path.stat().st_mode, path.read_text("utf-8")
+    if stat.S_IMODE(mode) & 0o077:
+        raise EnvironmentProblem(f"Others can read the key in {path}: enroll again, and let nobody else in there.")
+    try:
+        fields = json.loads(text)
+        return Identity(**{**fields, "key": from_pem(fields["key"])})
+    except (ValueError, KeyError, TypeError) as error:
+        raise EnvironmentProblem(f"{path} holds no identity ({error}): enroll this device again.") from error

@@ -35,6 +35,7 @@ class WorkerSettings:
     Attributes:
         home: the client's folder.
         wanted, ort_python: see ``Runtimes``.
+        disk_mb: most disk that the home takes, 0 for what there is.
         memory_mb: most memory that it may take; 0 for what is free when it starts.
     """
 
@@ -43,6 +44,7 @@ class WorkerSettings:
     spinning: bool = False
     mapped: bool = False
     cache_mb: int = 0
+    disk_mb: int = 0
     wanted: str = "onnxruntime"
     ort_python: Path | None = None
     priority: Priority = Priority.IDLE

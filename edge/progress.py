@@ -2,9 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 import structlog
 
@@ -15,26 +14,60 @@ LOG_SECONDS = 10.0
 OnStep = Callable[[int, float], None]
 
 
-class Progress(Protocol):
-    """Told what the devices do."""
+class Progress:
+    """Told what the devices do; shows nothing."""
 
-    def waiting(self, device: str, reason: pb.WaitReason) -> None:
-        """A device waits for a task."""
+    def asking(self, device: str) -> None:
+        """A device asks for a task, which a server may answer only once it has one."""
+
+    def waiting(self, device: str, reason: pb.WaitReason, seconds: float) -> None:
+        """A device waits for a task, and asks again in so many seconds."""
+
+    def held(self, device: str, why: Sequence[str]) -> None:
+        """A device may not ask for a task, for these reasons."""
+
+    def fetching(self, device: str, binding: pb.Binding) -> None:
+        """A device fetches what a task needs."""
 
     @contextmanager
     def training(self, device: str, round_number: int, steps: int) -> Iterator[OnStep]:
         """A device trains; the function yielded is called after every step with its number and loss."""
-        ...
+        yield lambda step, loss: None
+
+    def paused(self, device: str, why: str) -> None:
+        """Its training is stopped for a while; goes on if there is no reason any more."""
+
+    def uploading(self, device: str, round_number: int, why_not: str = "") -> None:
+        """A device sends an update, or keeps it for a while because of something."""
 
     def uploaded(self, device: str, round_number: int, size: int, loss: float) -> None:
         """The server has given the receipt for an update."""
 
+    def failed(self, device: str, sentence: str) -> None:
+        """Something came to nothing."""
 
-class Events:
+    def away(self, device: str, how: str) -> None:
+        """The server does not answer; it does again if nothing says how."""
+
+    def ended(self, device: str, why: str) -> None:
+        """A device takes part no more."""
+
+
+class Events(Progress):
     """Structured events, at most one in ten seconds while training."""
 
-    def waiting(self, device: str, reason: pb.WaitReason) -> None:
-        """Not worth a line every few seconds."""
+    def __init__(self) -> None:
+        self._held: set[str] = set()
+
+    def held(self, device: str, why: Sequence[str]) -> None:
+        """An event when it begins."""
+        if device not in self._held:
+            self._held.add(device)
+            log.info("taking no task", device=device, reason="; ".join(why))
+
+    def fetching(self, device: str, binding: pb.Binding) -> None:
+        """It is held no more."""
+        self._held.discard(device)
 
     @contextmanager
     def training(self, device: str, round_number: int, steps: int) -> Iterator[OnStep]:

@@ -11,6 +11,7 @@ from edge.job import DataOptions, WorkerSettings
 from edge.options import DeviceOptions, Equipment
 from edge.runtimes import Runtimes
 from edge.settings import AUTO, EdgeSettings
+from ravan.cli.output import Format
 from ravan.errors import SettingsError
 from ravan.rpc.plan import SPREADS, WIRE_FORMATS
 from ravan.runtime.dataset import find_dataset
@@ -32,6 +33,7 @@ def client_settings(settings: EdgeSettings) -> ClientSettings:
         spinning=settings.spinning,
         mapped=settings.mapped_weights,
         cache_mb=settings.cache_mb,
+        disk_mb=settings.disk_mb,
         wanted=runtimes.wanted,
         ort_python=runtimes.ort_python,
         priority=settings.priority,
@@ -39,7 +41,17 @@ def client_settings(settings: EdgeSettings) -> ClientSettings:
         checkpoint_seconds=settings.checkpoint_seconds,
     )
     devices = tuple(_device(settings, name, path) for name, path in _names(settings).items())
-    return ClientSettings(settings.server, settings.insecure, worker, equipment(runtimes), devices)
+    return ClientSettings(
+        server=settings.server,
+        insecure=settings.insecure,
+        worker=worker,
+        equipment=equipment(runtimes),
+        devices=devices,
+        rules=settings.rules(settings.home.absolute()),
+        bandwidth=settings.rate,
+        dry_run=settings.dry_run,
+        as_json=settings.format is Format.JSON,
+    )
 
 
 def equipment(runtimes: Runtimes) -> Equipment:

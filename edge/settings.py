@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic_settings import SettingsConfigDict
 
+from edge.guest import GuestSettings
 from edge.job import CHECKPOINT_SECONDS, Priority
 from edge.runtimes import Runtime
 from edge.training import Scope
@@ -71,7 +72,7 @@ class TrainingSettings(DeviceSettings):
         return RuntimeOptions(self.threads, self.spinning, self.mapped_weights)
 
 
-class EdgeSettings(TrainingSettings):
+class EdgeSettings(TrainingSettings, GuestSettings):
     """Settings of ``ravan-edge run``."""
 
     heads: HeadBudget = Field(
@@ -108,6 +109,17 @@ class EdgeSettings(TrainingSettings):
     until_finished: bool = Field(
         default=False, description="Exit when the run has finished instead of waiting for another."
     )
+    dry_run: bool = Field(
+        default=False, description="Take one task, train, show the exact upload, and send none; the task is given back."
+    )
+    format: Format = Field(Format.TEXT, description="Of --dry-run: text or json.")
+
+
+class DoctorSettings(EdgeSettings):
+    """Settings of ``ravan-edge doctor``: those of the client that is looked over."""
+
+    data: tuple[Path, ...] = Field((), description="Private data; what the last client was given by default.")
+    format: Format = Field(Format.TEXT, description="text or json.")
 
 
 class PersonalizeSettings(TrainingSettings):

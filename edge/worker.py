@@ -25,6 +25,7 @@ from edge.hidden import CACHE
 from edge.job import FAILED, FINISHED, STEP, STOPPED, WORKER_LOCK, DataOptions, Job, WorkerSettings, from_dict
 from edge.packing import keep_finished
 from edge.priority import limit_memory, lower
+from edge.quota import MEGABYTE, Quota
 from edge.runtimes import Runtime, Runtimes
 from edge.training import MiniBatches, Standing, run_generator, train_locally
 from edge.trial import learn, seconds_per_example, share_of
@@ -62,7 +63,8 @@ class Worker:
         self._settings, self._events = settings, events
         options = RuntimeOptions(settings.threads, settings.spinning, settings.mapped)
         runtimes = Runtimes(Runtime(settings.wanted), settings.ort_python)
-        self._workshop = Workshop(options, settings.home / CACHE, settings.cache_mb << 20, runtimes)
+        room = Quota(settings.home, settings.disk_mb * MEGABYTE).room_for_cache(settings.cache_mb << 20)
+        self._workshop = Workshop(options, settings.home / CACHE, room, runtimes, settings.memory_mb << 20)
         self._bundle: Bundle | None = None
         self._examples: dict[tuple[str, DataOptions, str], Examples] = {}
 

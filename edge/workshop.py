@@ -41,17 +41,23 @@ class _Loaded:
 
 
 class Workshop:
-    """The sessions of the bundle in use.
+    """The sessions of the bundle in use, in ``most_memory`` bytes at most, 0 for what the machine has.
 
     Attributes:
         runtimes: what the training step may run on.
     """
 
     def __init__(
-        self, options: RuntimeOptions, cache: Path, cache_quota: int, runtimes: Runtimes | None = None
+        self,
+        options: RuntimeOptions,
+        cache: Path,
+        cache_quota: int,
+        runtimes: Runtimes | None = None,
+        most_memory: int = 0,
     ) -> None:
         self.runtimes = runtimes or Runtimes()
         self._options, self._cache, self._cache_quota = options, cache, cache_quota
+        self._most_memory = most_memory
         self._held: _Held | None = None
         self._loaded: _Loaded | None = None
 
@@ -92,7 +98,7 @@ class Workshop:
         bundle_id = bundle.manifest.bundle_id
         if self._held is None or self._held.bundle_id != bundle_id:
             self.close()
-            available, runtime = available_memory(), self.runtimes.choose(bundle.manifest)
+            available, runtime = usable_memory(self._most_memory), self.runtimes.choose(bundle.manifest)
             require_memory(bundle, available, runtime)
             options = fitting(bundle.manifest, self._options, available)
             if options != self._options:
@@ -103,6 +109,12 @@ class Workshop:
             self._held = _Held(bundle_id, options, states)
             log.info("bundle opened", bundle=bundle_id[:12], runtime=str(runtime))
         return self._held
+
+
+def usable_memory(most: int) -> int | None:
+    """Bytes that training may take: ``most``, 0 for no limit, or what the machine has left if that is less."""
+    amounts = [amount for amount in (available_memory(), most or None) if amount is not None]
+    return min(amounts, default=None)
 
 
 def require_memory(bundle: Bundle, available: int | None, runtime: Runtime = Runtime.ONNXRUNTIME) -> None:

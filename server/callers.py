@@ -28,7 +28,8 @@ def devices(storage: Storage) -> Identify:
     async def identify(method: str, key: str) -> Caller:
         holder = await storage.call(storage.state.holder, key)
         if holder is not None and holder.revoked_at is not None:
-            raise Revoked("This device was revoked by the operator: ask for a new token to enroll again.")
+            how = "has left" if holder.left_at is not None else "was revoked by the operator"
+            raise Revoked(f"This device {how}: ask for a new token to enroll again.")
         if method == ENROLL:
             return Caller(lambda message: bool(message.public_key == key), is_known=False)
         if holder is None:

@@ -1,4 +1,4 @@
-"""The Enrollment service: how devices become known, and change their keys."""
+"""The Enrollment service: how devices become known, change their keys, and leave."""
 
 import hashlib
 import re
@@ -22,13 +22,21 @@ _PUBLIC_KEY = re.compile(PUBLIC)
 
 
 class Enrollment(rpc.EnrollmentServicer):
-    """Trades tokens for places among the devices; who calls is checked before, see ``server/gate.py``."""
+    """Trades tokens for places among the devices; who calls is checked before, see ``server/gate.py``.
+
+    ``wake`` is called when a round need not wait for a device any more.
+    """
 
     def __init__(
-        self, storage: Storage, refused: Counter[str], operator: str, clock: Callable[[], float] = time.time
+        self,
+        storage: Storage,
+        refused: Counter[str],
+        operator: str,
+        wake: Callable[[], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.refused = refused
-        self._operator = operator
+        self._operator, self._wake = operator, wake
         self._storage = storage
         self._clock = clock
 
@@ -50,6 +58,14 @@ class Enrollment(rpc.EnrollmentServicer):
         reached("key-rotated")
         log.info("key rotated", device=request.device_id[:8])
         return pb.RotateKeyResponse()
+
+    @guarded
+    async def Leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveResponse:
+        """Ends the part of the device that calls."""
+        counted = await self._storage.call(self._storage.state.leave, request.device_id, self._clock())
+        log.info("device left", device=request.device_id[:8])
+        self._wake()
+        return pb.LeaveResponse(counted_updates=counted)
 
 
 def hash_of(token: str) -> str:

@@ -10,6 +10,7 @@ import grpc
 
 from ravan.errors import RavanError
 from ravan.rpc.signing import Statement
+from ravan.rpc.transfer import TIME_KEY
 from server.callers import Caller, Identify
 from server.credentials import check_time, read
 from server.errors import OtherBody, OtherDevice
@@ -56,7 +57,7 @@ class Gate(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         if method in OPEN_TO_ALL:
-            return _unread(handler)
+            return _unread(handler, self._clock)
         try:
             statement = read(handler_call_details.invocation_metadata, method)
             caller = await self._identify(method, statement.key)
@@ -106,10 +107,14 @@ class Gate(grpc.aio.ServerInterceptor):
         )
 
 
-def _unread(handler: Handler) -> Handler:
-    """Answers an empty message at once: a stranger whose message never comes must not hold a call open."""
+def _unread(handler: Handler, clock: Callable[[], float]) -> Handler:
+    """Answers an empty message at once: a stranger whose message never comes must not hold a call open.
+
+    The answer tells the time, so that a device that is refused for its clock can be looked into.
+    """
 
     async def behavior(_: AsyncIterator[bytes], context: Context) -> Any:
+        await context.send_initial_metadata(((TIME_KEY, str(round(1000 * clock()))),))
         return await handler.unary_unary(handler.request_deserializer(b""), context)
 
     return grpc.stream_unary_rpc_method_handler(behavior, None, handler.response_serializer)

@@ -41,6 +41,10 @@ class Keyring(Protocol):
     def revoke(self, device_id: str, now: float) -> None:
         """Ends a device's rights; its parts in a collecting round fail, updates included."""
 
+    def leave(self, device_id: str, now: float) -> int:
+        """The same by the wish of its owner; returns how many of its updates are counted already, and stay so."""
+        ...
+
     def remember(self, nonces: Sequence[Nonce], now: float) -> list[bool]:
         """Keeps nonces and forgets expired ones; says of each whether it is new."""
         ...

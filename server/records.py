@@ -104,13 +104,17 @@ class Device:
 
 @dataclass(frozen=True)
 class Holder:
-    """An enrolled device and the public key (hex) it is known by; times are Unix seconds."""
+    """An enrolled device and the public key (hex) it is known by; times are Unix seconds.
+
+    One whose owner ended its part has ``left_at`` beside ``revoked_at``.
+    """
 
     device_id: str
     public_key: str
     name: str
     enrolled_at: float
     revoked_at: float | None = None
+    left_at: float | None = None
 
 
 @dataclass(frozen=True)

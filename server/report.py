@@ -121,6 +121,7 @@ def _device(device: Device, parts: list[Assignment], holder: Holder | None, *, w
         working=working,
         enrolled_at=holder.enrolled_at if holder else None,
         revoked_at=holder.revoked_at if holder else None,
+        left=bool(holder and holder.left_at),
     )
 
 

@@ -87,7 +87,8 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Serving]:
         before_devices, before_operator = _gates(settings, storage, operator, refused)
         held = Held(storage, coordinator, random.Random())  # noqa: S311 - spreads check-ins, hides nothing
         fleet = Fleet(storage, coordinator, held, refused)
-        devices = _for_devices(storage, fleet, checks, before_devices, holder)
+        enrollment = Enrollment(storage, refused, holder, coordinator.wake) if holder else None
+        devices = _for_devices(fleet, enrollment, checks, before_devices)
         operators = grpc.aio.server(
             interceptors=before_operator or [Opening(refused)], options=[*OPERATOR_OPTIONS, NOT_SHARED]
         )
@@ -134,11 +135,10 @@ def _credentials(settings: ServeSettings) -> grpc.ServerCredentials | None:
 
 
 def _for_devices(
-    storage: Storage,
     fleet: Fleet,
+    enrollment: Enrollment | None,
     checks: health.aio.HealthServicer,
     gates: Sequence[Gate],
-    operator: str | None,
 ) -> grpc.aio.Server:
     """Fleet, and Enrollment where there is an operator's key to tell of."""
     server = grpc.aio.server(
@@ -147,8 +147,8 @@ def _for_devices(
         maximum_concurrent_rpcs=MOST_CALLS,
     )
     fleet_pb2_grpc.add_FleetServicer_to_server(fleet, server)
-    if operator:
-        enrollment_pb2_grpc.add_EnrollmentServicer_to_server(Enrollment(storage, fleet.refused, operator), server)
+    if enrollment:
+        enrollment_pb2_grpc.add_EnrollmentServicer_to_server(enrollment, server)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     return server
 

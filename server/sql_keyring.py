@@ -1,9 +1,9 @@
 """Tokens, device keys and nonces in the SQL state."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from server.errors import Conflict, ExpiredToken, Revoked, UsedToken, WrongToken
 from server.records import AssignmentState, Holder, Nonce, RoundState
@@ -13,7 +13,7 @@ from server.sql_tables import nonces as used
 
 TOKENS_KEPT = 30 * 86_400.0
 """Seconds after their expiry for which tokens are known as used or expired rather than wrong."""
-REVOKED = "revoked by the operator"
+REVOKED, LEFT = "revoked by the operator", "left"
 
 
 class SqlKeyring(SqlDatabase):
@@ -62,16 +62,14 @@ class SqlKeyring(SqlDatabase):
 
     def revoke(self, device_id: str, now: float) -> None:
         with self.transaction() as db:
-            mine = (holders.c.device_id == device_id) & holders.c.revoked_at.is_(None)
-            db.execute(update(holders).where(mine).values(revoked_at=now))
-            collecting = select(rounds.c.number).where(
-                rounds.c.run_id == assignments.c.run_id, rounds.c.state == RoundState.COLLECTING
-            )
-            unfolded = assignments.c.round.in_(collecting) & assignments.c.sequence.is_(None)
-            unfolded |= assignments.c.sequence.is_not(None) & assignments.c.folded_in.is_(None)
-            part = (assignments.c.device_id == device_id) & unfolded
-            failed = {"state": AssignmentState.FAILED, "sha256": None, "failure": REVOKED}
-            db.execute(update(assignments).where(part).values(failed))
+            _end(db, device_id, REVOKED, {"revoked_at": now})
+
+    def leave(self, device_id: str, now: float) -> int:
+        with self.transaction() as db:
+            _end(db, device_id, LEFT, {"revoked_at": now, "left_at": now})
+            received = assignments.c.state == AssignmentState.RECEIVED
+            counted = select(func.count()).where(received, assignments.c.device_id == device_id)
+            return int(db.execute(counted).scalar_one())
 
     def remember(self, nonces: Sequence[Nonce], now: float) -> list[bool]:
         # In one order, so that two servers with the same nonces don't wait for one another.
@@ -91,6 +89,20 @@ class SqlKeyring(SqlDatabase):
     def remembers(self, nonce: Nonce) -> bool:
         mine = (used.c.public_key == nonce.public_key) & (used.c.nonce == nonce.nonce)
         return self.first(select(used).where(mine)) is not None
+
+
+def _end(db: Connection, device_id: str, why: str, times: Mapping[str, float]) -> None:
+    """Takes a device's rights, and its parts out of what still collects."""
+    mine = (holders.c.device_id == device_id) & holders.c.revoked_at.is_(None)
+    db.execute(update(holders).where(mine).values(times))
+    collecting = select(rounds.c.number).where(
+        rounds.c.run_id == assignments.c.run_id, rounds.c.state == RoundState.COLLECTING
+    )
+    unfolded = assignments.c.round.in_(collecting) & assignments.c.sequence.is_(None)
+    unfolded |= assignments.c.sequence.is_not(None) & assignments.c.folded_in.is_(None)
+    part = (assignments.c.device_id == device_id) & unfolded
+    failed = {"state": AssignmentState.FAILED, "sha256": None, "failure": why}
+    db.execute(update(assignments).where(part).values(failed))
 
 
 def _is_enrolled(db: Connection, holder: Holder) -> bool:

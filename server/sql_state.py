@@ -191,7 +191,7 @@ class SqlState(SqlKeyring):
         if row is None:
             raise NotSelected("This device has no part in the round: check in and do as told.")
         if db.execute(sql_queries.REVOKED, mine).first():
-            raise Revoked("This device was revoked by the operator: its update is not counted.")
+            raise Revoked("This device was revoked or has left: its update is not counted.")
         if row.state == AssignmentState.RECEIVED:
             if row.sha256 == received.sha256:
                 return

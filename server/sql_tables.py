@@ -109,6 +109,7 @@ holders = Table(
     Column("name", Text, nullable=False),
     Column("enrolled_at", Float, nullable=False),
     Column("revoked_at", Float),
+    Column("left_at", Float),
 )
 
 tokens = Table(

@@ -73,7 +73,7 @@ def refused_line(refused: Mapping[str, int]) -> str:
 
 def _seen(device: pb.Device, now: float) -> str:
     if device.HasField("revoked_at"):
-        return "revoked"
+        return "left" if device.left else "revoked"
     if device.working:
         return "working"
     return f"{max(now - device.last_seen, 0):.0f} s ago" if device.last_seen else "not yet"

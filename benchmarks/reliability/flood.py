@@ -124,14 +124,14 @@ def _is_served(rpc: Rpc, *, secure: bool) -> bool:
 
 
 def _is_order(rpc: Rpc, data: bytes) -> bool:
-    """Whether a message, by chance, is a sound order that ends the run, or changes the key that signs."""
+    """Whether a message, by chance, is a sound order that ends the run, the device's part, or its key."""
     try:
         message: Any = rpc.request.FromString(data)
     except DecodeError:
         return False
     if isinstance(message, control_pb2.SetRunStateRequest):
         return message.state in (control_pb2.RUN_STATE_PAUSED, control_pb2.RUN_STATE_STOPPED)
-    return rpc.path.endswith("/RotateKey")
+    return rpc.path.endswith(("/RotateKey", "/Leave"))
 
 
 def is_operators(path: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from edge.device import Device
 from edge.enrollment import enroll
 from edge.fleet_client import FleetClient
-from edge.foreman import Foreman, OnStep
+from edge.foreman import Foreman, OnPause, OnStep
 from edge.home import Home
 from edge.job import DataOptions, Job, WorkerSettings
 from edge.options import DeviceOptions
@@ -31,7 +31,9 @@ from ravan.update import Update, decode
 class Adder(Foreman):
     """Does a job at once, by adding 1 to every value."""
 
-    def train(self, job: Job, stop: threading.Event, until: float, on_step: OnStep) -> None:
+    def train(
+        self, job: Job, stop: threading.Event, until: float, on_step: OnStep, on_pause: OnPause = lambda why: None
+    ) -> None:
         """As ``Foreman.train``."""
         task, spec = pb.Task.FromString(job.task), Manifest.from_json((job.bundle / MANIFEST).read_bytes()).adapter
         base = decode(spec, job.base.read_bytes())

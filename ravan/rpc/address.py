@@ -3,6 +3,7 @@
 import ipaddress
 import socket
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -77,6 +78,15 @@ def tls_problem(address: str, ca: str | None, advice: str) -> str:
     return ""
 
 
+def certificate_ends(address: str, ca: str | None) -> float | None:
+    """Until when the certificate of the server behind an address is valid, Unix time; None if it can't be told."""
+    try:
+        ends = _handshake(address, ssl.create_default_context(cadata=ca)).get("notAfter")
+    except (OSError, ValueError):
+        return None
+    return ssl.cert_time_to_seconds(str(ends)) if ends else None
+
+
 def speaks_tls(address: str) -> bool:
     """Whether the server at an address answers TLS, whoever it is."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -88,11 +98,15 @@ def speaks_tls(address: str) -> bool:
     return True
 
 
-def _handshake(address: str, context: ssl.SSLContext) -> None:
+def _handshake(address: str, context: ssl.SSLContext) -> Mapping[str, object]:
+    """The server's certificate, as far as it was verified."""
     host, port = split(address)
     context.set_alpn_protocols(["h2"])
-    with socket.create_connection((host, port), SECONDS) as plain, context.wrap_socket(plain, server_hostname=host):
-        pass
+    with (
+        socket.create_connection((host, port), SECONDS) as plain,
+        context.wrap_socket(plain, server_hostname=host) as spoken,
+    ):
+        return spoken.getpeercert() or {}
 
 
 def _reason(error: ssl.SSLCertVerificationError) -> str:

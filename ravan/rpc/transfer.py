@@ -1,8 +1,10 @@
-"""Streaming bytes in chunks, and the code that travels with a refusal."""
+"""Streaming bytes in chunks, and what travels in the metadata of answers."""
 
 from collections.abc import Iterator
 
 CODE_KEY = "ravan-code"
+TIME_KEY = "ravan-time"
+"""Of the metadata that a health check is answered with: the server's clock, milliseconds since 1970."""
 LONGEST = 1 << 20  # bytes of data in one message
 CHUNK = 256 << 10
 """Bytes that are sent at a time: what a line that breaks loses at most, and has to send again."""
@@ -32,7 +34,7 @@ OPERATOR_OPTIONS: list[tuple[str, int | str]] = [
 """Of the server, which is sent settings and gives lists."""
 
 
-def chunks(data: bytes) -> Iterator[bytes]:
-    """The bytes in pieces of at most ``CHUNK``; one empty piece for no bytes."""
-    for start in range(0, max(len(data), 1), CHUNK):
-        yield data[start : start + CHUNK]
+def chunks(data: bytes, size: int = CHUNK) -> Iterator[bytes]:
+    """The bytes in pieces of at most ``size``; one empty piece for no bytes."""
+    for start in range(0, max(len(data), 1), size):
+        yield data[start : start + size]

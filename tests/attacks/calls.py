@@ -14,7 +14,7 @@ import protos.ravan.v1
 from ravan.rpc.transfer import CODE_KEY
 from tests.server.secured import Known
 
-ENROLL, ROTATE = "/ravan.v1.Enrollment/Enroll", "/ravan.v1.Enrollment/RotateKey"
+ENROLL, ROTATE, LEAVE = (f"/ravan.v1.Enrollment/{name}" for name in ("Enroll", "RotateKey", "Leave"))
 OPERATOR = "ravan.v1.Control"
 
 

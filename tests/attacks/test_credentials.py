@@ -17,7 +17,7 @@ from ravan.rpc.signing import CALL_KEY, SIGNATURE_KEY, Statement, signed, with_s
 from server import client
 from server.errors import STATUS
 from server.sql_state import open_sqlite
-from tests.attacks.calls import ENROLL, ROTATE, Answer, Rpc, call, every_rpc
+from tests.attacks.calls import ENROLL, LEAVE, ROTATE, Answer, Rpc, call, every_rpc
 from tests.server.secured import Known, Secured, secured
 
 RPCS = every_rpc()
@@ -205,12 +205,14 @@ def contents(scene: Scene) -> tuple[object, ...]:
 @pytest.mark.parametrize("rpc", RPCS, ids=str)
 def test_the_same_call_with_a_good_credential_passes_once(scene: Scene, rpc: Rpc) -> None:
     """What the attacks differ from in one thing each; the second time it is a replay."""
-    key = new_key() if rpc.path == ENROLL else scene.key(rpc)
-    body = rpc.body(scene.known, public_hex(key), scene.server.token())
+    device = scene.server.enroll() if rpc.path == LEAVE else scene.known
+    key = {ENROLL: new_key(), LEAVE: device.key}.get(rpc.path, scene.key(rpc))
+    body = rpc.body(device, public_hex(key), scene.server.token())
     metadata = signed(key, rpc.path, body, time.time())
     let_in = call(scene.channel(rpc), rpc.path, metadata, [body])
     assert let_in.status not in ("UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED", "INTERNAL", "UNKNOWN"), let_in
-    check_refused(scene, rpc, "replayed-call", lambda: call(scene.channel(rpc), rpc.path, metadata, [body]))
+    again = "revoked" if rpc.path == LEAVE else "replayed-call"
+    check_refused(scene, rpc, again, lambda: call(scene.channel(rpc), rpc.path, metadata, [body]))
 
 
 @pytest.mark.parametrize("rpc", [rpc for rpc in RPCS if rpc.is_streaming], ids=str)

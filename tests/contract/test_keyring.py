@@ -82,6 +82,33 @@ def test_a_revoked_device_stays_out(enrolled: State, reopen: Callable[[], State]
         state.enroll("t1", ONE)
 
 
+def test_a_device_that_left_stays_out_and_hears_what_counts_of_it(
+    collecting: State, reopen: Callable[[], State]
+) -> None:
+    collecting.add_tokens(["t1", "t3"], 0.0, 100.0)
+    collecting.enroll("t1", ONE)
+    collecting.receive(Assignment("run-1", 1, A).received("d" * 64, 1000, LocalReport()))
+    assert collecting.leave(A, 300.0) == 0  # the round still collected: it is taken out
+    (part,) = (part for part in collecting.assignments("run-1") if part.device_id == A)
+    assert (part.state, part.sha256, part.failure) == (AssignmentState.FAILED, None, "left")
+    state = reopen()
+    assert state.holder(ONE.public_key) == replace(ONE, revoked_at=300.0, left_at=300.0)
+    state.revoke(A, 400.0)
+    assert state.holder(ONE.public_key) == replace(ONE, revoked_at=300.0, left_at=300.0)
+    with pytest.raises(Revoked):
+        state.enroll("t3", ONE)
+
+
+def test_what_is_counted_when_a_device_leaves_stays(collecting: State) -> None:
+    collecting.add_tokens(["t1"], 0.0, 100.0)
+    collecting.enroll("t1", ONE)
+    collecting.receive(Assignment("run-1", 1, A).received("d" * 64, 1000, LocalReport()))
+    collecting.close_round("run-1", 1)
+    assert collecting.leave(A, 300.0) == 1
+    (part,) = (part for part in collecting.assignments("run-1") if part.device_id == A)
+    assert part.state is AssignmentState.RECEIVED
+
+
 def test_a_revoked_device_is_taken_out_of_the_round_that_collects(collecting: State) -> None:
     collecting.add_tokens(["t1"], 0.0, 100.0)
     collecting.enroll("t1", ONE)

@@ -4,12 +4,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from edge.conditions import NO_RULES, Conditions
 from edge.desk import CHECKPOINT, FINISHED, Desk
 from edge.errors import RoundOver, Stopped, WorkerEnded, WorkFailed
 from edge.foreman import Foreman
@@ -28,13 +29,14 @@ NEVER = float("inf")
 MANY = 100_000
 
 
-class Mood:
+class Mood(Conditions):
     """Conditions that a test sets."""
 
     def __init__(self) -> None:
+        super().__init__(NO_RULES)
         self.reason = ""
 
-    def against(self) -> str:
+    def against(self, own: Collection[int] = ()) -> str:
         return self.reason
 
 
@@ -50,7 +52,7 @@ class Scene:
         self._binding = pb.Binding(run_id="run", round=1, bundle_id=bundle.manifest.bundle_id, base_adapter=adapter)
         data = DataOptions(write_rows(folder / "data.jsonl", sentences(12, 0)))
         base, desk = bundle.path(INITIAL), self.desk
-        self.job = Job(b"", DEVICE, "one", bundle.folder, base, desk.folder, desk.left_out, 1.0, data)
+        self.job = Job(b"", DEVICE, "one", bundle.folder, base, desk.folder, desk.left_out, 1.0, False, 0.0, data)
 
     def _task(self, steps: int) -> bytes:
         plan = plan_to_proto(TrainingPlan(local_steps=steps, batch_size=2))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge.home import Home
+from edge.quota import size_of
 from edge.runtimes import Runtimes
 from ravan.artifacts import has_artifacts
 from ravan.bundle import Bundle, open_bundle
@@ -22,6 +23,7 @@ class Served:
     """Stands where the client's connection does: hands out a bundle's files as a server would, or worse."""
 
     def __init__(self, bundle: Bundle, change: Callable[[str, bytes], bytes] = lambda name, data: data) -> None:
+        self.device_id = "device"
         self.fetched: list[tuple[str, int]] = []
         self._bundle = bundle
         self._change = change
@@ -73,6 +75,25 @@ def test_other_bytes_than_the_manifest_promises_are_refused(home: Home, bundle: 
         home.bundle(server, bundle_id(bundle))  # type: ignore[arg-type]
     assert not (tmp_path / "home" / "bundles" / bundle_id(bundle)).exists()
     assert home.bundle(Served(bundle), bundle_id(bundle))  # type: ignore[arg-type]
+
+
+def test_bundles_make_way_for_another_and_never_one_that_a_device_uses(
+    tmp_path: Path, bundle: Bundle, with_artifacts: Bundle
+) -> None:
+    size = sum(entry.size for entry in bundle.manifest.files.values())
+    other = sum(entry.size for name, entry in with_artifacts.manifest.files.items() if name not in ARTIFACTS)
+    one, two = Served(bundle), Served(with_artifacts)
+    folder = tmp_path / "small"
+    with closing(Home(folder, size + other)) as home:
+        first = home.bundle(one, bundle_id(bundle)).folder  # type: ignore[arg-type]
+        two.device_id = "another"
+        with pytest.raises(EnvironmentProblem, match=r"are left for it: give --disk-mb \d+ at least\."):
+            home.bundle(two, bundle_id(with_artifacts))  # type: ignore[arg-type]
+        assert [path.name for path in (folder / "bundles").iterdir()] == [bundle_id(bundle)]
+        two.device_id = one.device_id  # the same device leaves the first one for it
+        home.bundle(two, bundle_id(with_artifacts))  # type: ignore[arg-type]
+        assert not first.exists()
+        assert size_of(folder) <= size + other
 
 
 def test_a_bundle_for_a_newer_onnxruntime_is_refused_before_it_is_fetched(home: Home, bundle: Bundle) -> None:

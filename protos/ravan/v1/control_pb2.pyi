@@ -286,7 +286,7 @@ class Round(_message.Message):
     def __init__(self, number: _Optional[int] = ..., state: _Optional[_Union[RoundState, str]] = ..., selected: _Optional[int] = ..., received: _Optional[int] = ..., failed: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., seconds: _Optional[float] = ..., local_loss: _Optional[float] = ..., head_bound: _Optional[float] = ..., saved_bound: _Optional[float] = ..., staleness: _Optional[float] = ...) -> None: ...
 
 class Device(_message.Message):
-    __slots__ = ("device_id", "name", "last_seen", "cores", "memory_bytes", "machine", "software", "head_budget", "updates", "failures", "bytes_up", "bytes_down", "failure", "working", "enrolled_at", "revoked_at")
+    __slots__ = ("device_id", "name", "last_seen", "cores", "memory_bytes", "machine", "software", "head_budget", "updates", "failures", "bytes_up", "bytes_down", "failure", "working", "enrolled_at", "revoked_at", "left")
     DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     LAST_SEEN_FIELD_NUMBER: _ClassVar[int]
@@ -303,6 +303,7 @@ class Device(_message.Message):
     WORKING_FIELD_NUMBER: _ClassVar[int]
     ENROLLED_AT_FIELD_NUMBER: _ClassVar[int]
     REVOKED_AT_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
     device_id: str
     name: str
     last_seen: float
@@ -319,4 +320,5 @@ class Device(_message.Message):
     working: bool
     enrolled_at: float
     revoked_at: float
-    def __init__(self, device_id: _Optional[str] = ..., name: _Optional[str] = ..., last_seen: _Optional[float] = ..., cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., machine: _Optional[str] = ..., software: _Optional[str] = ..., head_budget: _Optional[float] = ..., updates: _Optional[int] = ..., failures: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., failure: _Optional[str] = ..., working: bool = ..., enrolled_at: _Optional[float] = ..., revoked_at: _Optional[float] = ...) -> None: ...
+    left: bool
+    def __init__(self, device_id: _Optional[str] = ..., name: _Optional[str] = ..., last_seen: _Optional[float] = ..., cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., machine: _Optional[str] = ..., software: _Optional[str] = ..., head_budget: _Optional[float] = ..., updates: _Optional[int] = ..., failures: _Optional[int] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., failure: _Optional[str] = ..., working: bool = ..., enrolled_at: _Optional[float] = ..., revoked_at: _Optional[float] = ..., left: bool = ...) -> None: ...

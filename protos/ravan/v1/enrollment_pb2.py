@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n protos/ravan/v1/enrollment.proto\x12\x08ravan.v1\"@\n\rEnrollRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"9\n\x0e\x45nrollResponse\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x14\n\x0coperator_key\x18\x02 \x01(\t\"9\n\x10RotateKeyRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\t\"\x13\n\x11RotateKeyResponse2\x8f\x01\n\nEnrollment\x12;\n\x06\x45nroll\x12\x17.ravan.v1.EnrollRequest\x1a\x18.ravan.v1.EnrollResponse\x12\x44\n\tRotateKey\x12\x1a.ravan.v1.RotateKeyRequest\x1a\x1b.ravan.v1.RotateKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n protos/ravan/v1/enrollment.proto\x12\x08ravan.v1\"@\n\rEnrollRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"9\n\x0e\x45nrollResponse\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x14\n\x0coperator_key\x18\x02 \x01(\t\"9\n\x10RotateKeyRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\t\"\x13\n\x11RotateKeyResponse\"!\n\x0cLeaveRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\"(\n\rLeaveResponse\x12\x17\n\x0f\x63ounted_updates\x18\x01 \x01(\r2\xc9\x01\n\nEnrollment\x12;\n\x06\x45nroll\x12\x17.ravan.v1.EnrollRequest\x1a\x18.ravan.v1.EnrollResponse\x12\x44\n\tRotateKey\x12\x1a.ravan.v1.RotateKeyRequest\x1a\x1b.ravan.v1.RotateKeyResponse\x12\x38\n\x05Leave\x12\x16.ravan.v1.LeaveRequest\x1a\x17.ravan.v1.LeaveResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROTATEKEYREQUEST']._serialized_end=228
   _globals['_ROTATEKEYRESPONSE']._serialized_start=230
   _globals['_ROTATEKEYRESPONSE']._serialized_end=249
-  _globals['_ENROLLMENT']._serialized_start=252
-  _globals['_ENROLLMENT']._serialized_end=395
+  _globals['_LEAVEREQUEST']._serialized_start=251
+  _globals['_LEAVEREQUEST']._serialized_end=284
+  _globals['_LEAVERESPONSE']._serialized_start=286
+  _globals['_LEAVERESPONSE']._serialized_end=326
+  _globals['_ENROLLMENT']._serialized_start=329
+  _globals['_ENROLLMENT']._serialized_end=530
 # @@protoc_insertion_point(module_scope)

@@ -33,3 +33,15 @@ class RotateKeyRequest(_message.Message):
 class RotateKeyResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class LeaveRequest(_message.Message):
+    __slots__ = ("device_id",)
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    device_id: str
+    def __init__(self, device_id: _Optional[str] = ...) -> None: ...
+
+class LeaveResponse(_message.Message):
+    __slots__ = ("counted_updates",)
+    COUNTED_UPDATES_FIELD_NUMBER: _ClassVar[int]
+    counted_updates: int
+    def __init__(self, counted_updates: _Optional[int] = ...) -> None: ...

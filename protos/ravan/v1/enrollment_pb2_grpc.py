@@ -54,6 +54,11 @@ class EnrollmentStub(object):
                 request_serializer=protos_dot_ravan_dot_v1_dot_enrollment__pb2.RotateKeyRequest.SerializeToString,
                 response_deserializer=protos_dot_ravan_dot_v1_dot_enrollment__pb2.RotateKeyResponse.FromString,
                 _registered_method=True)
+        self.Leave = channel.unary_unary(
+                '/ravan.v1.Enrollment/Leave',
+                request_serializer=protos_dot_ravan_dot_v1_dot_enrollment__pb2.LeaveRequest.SerializeToString,
+                response_deserializer=protos_dot_ravan_dot_v1_dot_enrollment__pb2.LeaveResponse.FromString,
+                _registered_method=True)
 
 
 class EnrollmentServicer(object):
@@ -85,6 +90,14 @@ class EnrollmentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Leave(self, request, context):
+        """Ends the device's part by its owner's wish, as the operator's revoking does: its key opens nothing any more, and what
+        it has in a round that collects is taken out. Signed with the key that is valid; asked again, "revoked".
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnrollmentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +110,11 @@ def add_EnrollmentServicer_to_server(servicer, server):
                     servicer.RotateKey,
                     request_deserializer=protos_dot_ravan_dot_v1_dot_enrollment__pb2.RotateKeyRequest.FromString,
                     response_serializer=protos_dot_ravan_dot_v1_dot_enrollment__pb2.RotateKeyResponse.SerializeToString,
+            ),
+            'Leave': grpc.unary_unary_rpc_method_handler(
+                    servicer.Leave,
+                    request_deserializer=protos_dot_ravan_dot_v1_dot_enrollment__pb2.LeaveRequest.FromString,
+                    response_serializer=protos_dot_ravan_dot_v1_dot_enrollment__pb2.LeaveResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -163,6 +181,33 @@ class Enrollment(object):
             '/ravan.v1.Enrollment/RotateKey',
             protos_dot_ravan_dot_v1_dot_enrollment__pb2.RotateKeyRequest.SerializeToString,
             protos_dot_ravan_dot_v1_dot_enrollment__pb2.RotateKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Leave(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ravan.v1.Enrollment/Leave',
+            protos_dot_ravan_dot_v1_dot_enrollment__pb2.LeaveRequest.SerializeToString,
+            protos_dot_ravan_dot_v1_dot_enrollment__pb2.LeaveResponse.FromString,
             options,
             channel_credentials,
             insecure,

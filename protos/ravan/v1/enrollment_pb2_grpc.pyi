@@ -51,6 +51,10 @@ class EnrollmentStub:
     """Replaces the device's key, for every call that follows. Signed with the key that is valid; one whose answer was lost
     is asked again with the new key.
     """
+    Leave: _grpc.UnaryUnaryMultiCallable[_enrollment_pb2.LeaveRequest, _enrollment_pb2.LeaveResponse]
+    """Ends the device's part by its owner's wish, as the operator's revoking does: its key opens nothing any more, and what
+    it has in a round that collects is taken out. Signed with the key that is valid; asked again, "revoked".
+    """
 
 @_typing.type_check_only
 class EnrollmentAsyncStub(EnrollmentStub):
@@ -74,6 +78,10 @@ class EnrollmentAsyncStub(EnrollmentStub):
     RotateKey: _aio.UnaryUnaryMultiCallable[_enrollment_pb2.RotateKeyRequest, _enrollment_pb2.RotateKeyResponse]  # type: ignore[assignment]
     """Replaces the device's key, for every call that follows. Signed with the key that is valid; one whose answer was lost
     is asked again with the new key.
+    """
+    Leave: _aio.UnaryUnaryMultiCallable[_enrollment_pb2.LeaveRequest, _enrollment_pb2.LeaveResponse]  # type: ignore[assignment]
+    """Ends the device's part by its owner's wish, as the operator's revoking does: its key opens nothing any more, and what
+    it has in a round that collects is taken out. Signed with the key that is valid; asked again, "revoked".
     """
 
 class EnrollmentServicer(metaclass=_abc_1.ABCMeta):
@@ -107,6 +115,16 @@ class EnrollmentServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_enrollment_pb2.RotateKeyResponse, _abc.Awaitable[_enrollment_pb2.RotateKeyResponse]]:
         """Replaces the device's key, for every call that follows. Signed with the key that is valid; one whose answer was lost
         is asked again with the new key.
+        """
+
+    @_abc_1.abstractmethod
+    def Leave(
+        self,
+        request: _enrollment_pb2.LeaveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_enrollment_pb2.LeaveResponse, _abc.Awaitable[_enrollment_pb2.LeaveResponse]]:
+        """Ends the device's part by its owner's wish, as the operator's revoking does: its key opens nothing any more, and what
+        it has in a round that collects is taken out. Signed with the key that is valid; asked again, "revoked".
         """
 
 def add_EnrollmentServicer_to_server(servicer: EnrollmentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
