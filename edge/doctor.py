@@ -19,7 +19,7 @@ from edge.quota import MEGABYTE, PARTIAL, Quota
 from edge.settings import DoctorSettings
 from edge.status import Status, read_status
 from ravan.bundle import Bundle, open_bundle
-from ravan.bundle_files import ARTIFACTS
+from ravan.bundle_files import OPTIONAL
 from ravan.cli.errors import explain_os_error
 from ravan.errors import EnvironmentProblem, RavanError
 
@@ -51,7 +51,7 @@ def examine(settings: DoctorSettings, clock: Callable[[], float] = time.time) ->
     bundle = None
     for held in _bundles(home):
         try:
-            bundle = open_bundle(held, may_lack=ARTIFACTS)
+            bundle = open_bundle(held, may_lack=OPTIONAL)
         except RavanError as error:
             yield warning("bundle", f"{error} The client fetches it again.")
     yield from _memory(bundle, settings)

@@ -12,7 +12,7 @@ from edge.contents import Content, contents
 from edge.desk import BASE, FINISHED
 from edge.outbox import Finished
 from ravan.bundle import Bundle, open_bundle
-from ravan.bundle_files import ARTIFACTS
+from ravan.bundle_files import OPTIONAL
 from ravan.cli.output import Format
 from ravan.rpc.plan import WIRE_FORMATS
 from ravan.sizes import value_type_of
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> None:
     desk, folder, output = arguments
     finished = Finished.read(Path(desk) / FINISHED)
     if finished is not None:
-        bundle = open_bundle(Path(folder), may_lack=ARTIFACTS)
+        bundle = open_bundle(Path(folder), may_lack=OPTIONAL)
         sys.stdout.write(shown(finished, bundle, Path(desk) / BASE, Format(output)) + "\n")
 
 
