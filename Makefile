@@ -134,7 +134,7 @@ $(FLOWER_VENV)/.ready: benchmarks/requirements-flower.txt
 	@touch $@
 
 # What spreading a budget of heads per layer, across layers or over the top layers saves and costs, into BENCHMARKS.md;
-# about half an hour, and what was run is not run again. make bench-heads ARGS="--only accuracy --cells 1"
+# a few minutes a federation, and what was run is not run again. make bench-heads ARGS="--only accuracy --cells 1"
 .PHONY: bench-heads
 bench-heads: setup
 	$(BIN)/python -m benchmarks.heads $(ARGS)

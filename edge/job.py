@@ -82,9 +82,9 @@ class Job:
         desk: folder for checkpoint and outbox.
         left_out: file of what earlier uploads left out.
         head_budget: share of the heads to train.
-        auto: whether to train fewer if these would take too long, and in what parts fits.
-        seconds: that are left for it; 0 where nobody waits.
         data: what to train on.
+        auto: whether to train fewer heads if these would take too long.
+        seconds: that are left for it; 0 where nobody waits.
     """
 
     task: bytes
@@ -95,9 +95,9 @@ class Job:
     desk: Path
     left_out: Path
     head_budget: float
-    auto: bool
-    seconds: float
     data: DataOptions
+    auto: bool = False
+    seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""

@@ -19,7 +19,8 @@ REPORT = LocalReport(50, 10, 2.5, 1.25, 3.5, 2)
 
 
 def part(device_id: str) -> Assignment:
-    return Assignment("run-1", 1, device_id)
+    """As it is given to a device with a whole budget."""
+    return Assignment("run-1", 1, device_id, head_budget=1.0)
 
 
 def test_a_run_is_kept_over_a_restart(reopen: Callable[[], State]) -> None:
@@ -225,3 +226,14 @@ def test_an_update_is_named_by_its_parts(collecting: State) -> None:
     assert collecting.names_update("d" * 64, "run-1", 0)
     assert not collecting.names_update("d" * 64, "run-1", 1)
     assert collecting.names_update("d" * 64, "run-2", 1)
+
+
+def test_a_part_has_the_budget_that_the_device_had_when_it_was_selected(state: State) -> None:
+    state.create_run(RUN)
+    state.see_device(Device(A, "one", 1.0, head_budget=0.25))
+    state.open_round(Round("run-1", 1, RoundState.SELECTING, RUN.adapter, 100.0))
+    state.select("run-1", 1, [A], 900.0)
+    state.see_device(Device(A, "one", 2.0, head_budget=1.0))
+    found = state.assignment("run-1", 1, A)
+    assert found is not None
+    assert found.head_budget == 0.25

@@ -27,12 +27,14 @@ from edge.options import DeviceOptions
 from edge.progress import Events
 from edge.runtimes import Runtimes
 from edge.setting_out import equipment
+from edge.strength import Strength
 from protos.ravan.v1 import fleet_pb2 as pb
 from protos.ravan.v1 import fleet_pb2_grpc as rpc
 from ravan.bundle import INITIAL, Bundle
 from ravan.files import holder
 from ravan.rpc.plan import TrainingPlan, plan_to_proto
 from ravan.rpc.transfer import CODE_KEY, chunks
+from ravan.spread import Spread
 from ravan.update import decode
 from ravan.wire import WireFormat, unpack
 from tests.conftest import sentences, write_rows
@@ -46,6 +48,8 @@ class Scripted(rpc.FleetServicer):
         self.bundle, self.plan = bundle, plan
         self.check_ins: list[float] = []
         self.uploads, self.examples, self.sent = 0, 0, b""
+        self.fetched: list[str] = []
+        self.able, self.seconds = pb.Capabilities(), 0.0
         self.failures: list[pb.ReportFailureRequest] = []
         self.refuse_check_in: Callable[[Any], None] = lambda context: None
         self.refuse_upload: Callable[[Any], None] = lambda context: None
@@ -53,14 +57,17 @@ class Scripted(rpc.FleetServicer):
 
     def CheckIn(self, request: pb.CheckInRequest, context: Any) -> pb.CheckInResponse:
         self.check_ins.append(time.monotonic())
+        self.able = request.capabilities
         self.refuse_check_in(context)
         if self.done:
             return pb.CheckInResponse(wait=pb.Wait(reason=pb.WAIT_REASON_RUN_FINISHED))
         adapter = self.bundle.manifest.files[INITIAL].sha256
         binding = pb.Binding(run_id="run", round=1, bundle_id=self.bundle.manifest.bundle_id, base_adapter=adapter)
-        return pb.CheckInResponse(task=pb.Task(binding=binding, plan=plan_to_proto(self.plan)))
+        task = pb.Task(binding=binding, plan=plan_to_proto(self.plan), deadline_seconds=self.seconds)
+        return pb.CheckInResponse(task=task)
 
     def FetchBundle(self, request: pb.FetchBundleRequest, context: Any) -> Iterator[pb.FetchBundleResponse]:
+        self.fetched.append(request.file)
         for piece in chunks((self.bundle.folder / request.file).read_bytes()[request.offset :]):
             yield pb.FetchBundleResponse(data=piece)
 
@@ -275,3 +282,42 @@ def test_a_server_that_does_not_answer_does_not_hold_up_the_end() -> None:
         client.close()
         caller.join(10)
         assert ended.is_set()
+
+
+def layers_sent(fleet: Scripted) -> list[int]:
+    """How many heads of each layer the upload carries."""
+    return decode(fleet.bundle.manifest.adapter, fleet.sent).heads.sum(axis=1).tolist()
+
+
+def test_a_budget_for_the_top_layers_fetches_and_trains_what_it_needs_alone(scene: Scene) -> None:
+    fleet, device, stop = scene
+    fleet.plan = replace(fleet.plan, head_spread=Spread.TOP_LAYERS)
+    device._options = replace(device._options, head_budget=0.5)
+    run_for(device, stop, 60)
+    assert [name for name in fleet.fetched if "top" in name] == ["train-top-2.onnx"]
+    assert layers_sent(fleet) == [0, 0, 4, 4]
+    assert not fleet.able.step_times  # the user decided
+
+
+def test_a_slow_device_says_so_and_trains_what_it_has_time_for(scene: Scene) -> None:
+    fleet, device, stop = scene
+    fleet.plan, fleet.seconds = replace(fleet.plan, head_spread=Spread.TOP_LAYERS), 30.0
+    home, bundle_id = device._home.folder, fleet.bundle.manifest.bundle_id
+    Strength({1.0: 1000.0}, memory=1 << 29).write(home, bundle_id)
+    run_for(device, stop, 60)
+    assert [(t.bundle_id, t.depth, t.seconds_per_example) for t in fleet.able.step_times][:1] == [
+        (bundle_id, 1.0, 1000.0)
+    ]
+    assert layers_sent(fleet) == [0, 0, 0, 4]
+
+
+def test_a_device_measures_itself_before_its_first_run_and_learns_from_it(scene: Scene) -> None:
+    fleet, device, stop = scene
+    fleet.plan = replace(fleet.plan, head_spread=Spread.TOP_LAYERS, local_steps=3)
+    fleet.seconds = 1000.0
+    run_for(device, stop, 60)
+    assert layers_sent(fleet) == [4, 4, 4, 4]
+    (time_told,) = fleet.able.step_times
+    assert time_told.depth == 1.0
+    assert 0 < time_told.seconds_per_example < 10
+    assert fleet.able.available_memory > 0

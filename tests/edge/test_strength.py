@@ -87,7 +87,9 @@ def test_a_decision_says_whether_it_will_be_in_time(bundle: Bundle) -> None:
 
 def job_in(folder: Path, **changes: object) -> Job:
     data = DataOptions(folder / "data.jsonl")
-    job = Job(b"", "0" * 32, "one", folder, folder / "base", folder, folder / "rest", 1.0, True, 60.0, data)
+    job = Job(
+        b"", "0" * 32, "one", folder, folder / "base", folder, folder / "rest", 1.0, data, auto=True, seconds=60.0
+    )
     return replace(job, **changes)  # type: ignore[arg-type]
 
 

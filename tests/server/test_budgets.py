@@ -78,7 +78,7 @@ def test_a_slow_device_is_given_what_it_has_time_for_and_keeps_it_in_the_round(b
 
 def test_a_device_that_joins_an_asynchronous_run_has_a_budget_too(bundle: Bundle, tmp_path: Path) -> None:
     async def play(host: Host) -> None:
-        await host.begin(rounds=1, mode="async", buffer=2, head_spread=Spread.TOP_LAYERS)
+        await host.begin(rounds=1, mode="async", buffer=2, clients_per_round=3, head_spread=Spread.TOP_LAYERS)
         await host.settle()
         task = (await ask(host, A, capabilities(0.25))).task
         assert task.head_budget == 0.25
