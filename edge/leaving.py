@@ -24,7 +24,7 @@ log = structlog.get_logger()
 OUT_ALREADY = {"revoked", "unknown-device"}
 """Refusals by which the server says that it knows the device no more."""
 TELL_SECONDS = 20.0
-DATA = ("outbox", "checkpoints", "work", "personal", "bundles", *CACHE, "status.json")
+DATA = ("outbox", "checkpoints", "work", "personal", "bundles", "strength", *CACHE, "status.json")
 """What stands in a home beside the keys, and is deleted; the owner's record of uploads stays."""
 
 

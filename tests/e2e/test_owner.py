@@ -144,7 +144,7 @@ def test_a_dry_run_shows_every_byte_and_sends_none(
     assert all(content["moved"] > 0 for content in shown["contents"][1:])
     part, *_ = run_of(fleet)["rounds"]
     assert (part["received"], part["failed"], part["bytes_up"]) == (0, 1, "0")
-    assert fleet.status()["devices"][0]["failure"].startswith("The owner of the device looked")  # type: ignore[index]
+    assert fleet.status()["devices"][0]["failure"].startswith("dry-run: The owner of the device looked")  # type: ignore[index]
     assert "No update has been sent from here." in told(fleet, "uploads")
     assert not list((fleet.folder / "home" / "work").rglob("finished"))
 

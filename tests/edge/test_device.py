@@ -286,7 +286,7 @@ def test_a_server_that_does_not_answer_does_not_hold_up_the_end() -> None:
 
 def layers_sent(fleet: Scripted) -> list[int]:
     """How many heads of each layer the upload carries."""
-    return decode(fleet.bundle.manifest.adapter, fleet.sent).heads.sum(axis=1).tolist()
+    return [int(count) for count in decode(fleet.bundle.manifest.adapter, fleet.sent).heads.sum(axis=1)]
 
 
 def test_a_budget_for_the_top_layers_fetches_and_trains_what_it_needs_alone(scene: Scene) -> None:

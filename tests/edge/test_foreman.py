@@ -52,7 +52,7 @@ class Scene:
         self._binding = pb.Binding(run_id="run", round=1, bundle_id=bundle.manifest.bundle_id, base_adapter=adapter)
         data = DataOptions(write_rows(folder / "data.jsonl", sentences(12, 0)))
         base, desk = bundle.path(INITIAL), self.desk
-        self.job = Job(b"", DEVICE, "one", bundle.folder, base, desk.folder, desk.left_out, 1.0, False, 0.0, data)
+        self.job = Job(b"", DEVICE, "one", bundle.folder, base, desk.folder, desk.left_out, 1.0, data)
 
     def _task(self, steps: int) -> bytes:
         plan = plan_to_proto(TrainingPlan(local_steps=steps, batch_size=2))

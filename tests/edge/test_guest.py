@@ -82,7 +82,7 @@ def test_what_cannot_be_put_on_record_is_not_sent(scene: Scene) -> None:
 
 def test_training_that_holds_too_much_memory_is_ended(tmp_path: Path) -> None:
     foreman = Foreman(WorkerSettings(tmp_path, memory_mb=200), command=[sys.executable, "-c", HUNGRY])
-    job = Job(b"", "0" * 32, "one", tmp_path, tmp_path, tmp_path, tmp_path, 1.0, False, 0.0, DataOptions(tmp_path))
+    job = Job(b"", "0" * 32, "one", tmp_path, tmp_path, tmp_path, tmp_path, 1.0, DataOptions(tmp_path))
     seen: list[int] = []
 
     def note() -> None:
