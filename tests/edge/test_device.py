@@ -234,7 +234,9 @@ def test_a_killed_worker_costs_a_moment_and_not_the_task(scene: Scene, tmp_path:
 
     def kill() -> None:
         until(lambda: list(home.glob("work/*/checkpoint")), "a checkpoint")
-        os.kill(holder(home, WORKER_LOCK) or 0, signal.SIGKILL)
+        pid = holder(home, WORKER_LOCK)
+        assert pid  # 0 would be this very test's group
+        os.kill(pid, signal.SIGKILL)
 
     killing = threading.Thread(target=kill)
     killing.start()
