@@ -112,7 +112,7 @@ def test_what_is_counted_when_a_device_leaves_stays(collecting: State) -> None:
 def test_a_revoked_device_is_taken_out_of_the_round_that_collects(collecting: State) -> None:
     collecting.add_tokens(["t1"], 0.0, 100.0)
     collecting.enroll("t1", ONE)
-    mine = Assignment("run-1", 1, A, head_budget=1.0).received("d" * 64, 1000, LocalReport())
+    mine = Assignment("run-1", 1, A, head_budget=0.5).received("d" * 64, 1000, LocalReport())
     collecting.receive(mine)
     collecting.revoke(A, 300.0)
     part = collecting.assignment("run-1", 1, A)
@@ -129,7 +129,7 @@ def test_a_revoked_device_is_taken_out_of_the_round_that_collects(collecting: St
 def test_a_revoked_device_changes_no_closed_round_and_is_selected_for_none(collecting: State) -> None:
     collecting.add_tokens(["t1"], 0.0, 100.0)
     collecting.enroll("t1", ONE)
-    mine = Assignment("run-1", 1, A, head_budget=1.0).received("d" * 64, 1000, LocalReport())
+    mine = Assignment("run-1", 1, A, head_budget=0.5).received("d" * 64, 1000, LocalReport())
     collecting.receive(mine)
     collecting.close_round("run-1", 1)
     collecting.revoke(A, 300.0)

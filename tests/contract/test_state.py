@@ -20,7 +20,7 @@ REPORT = LocalReport(50, 10, 2.5, 1.25, 3.5, 2)
 
 def part(device_id: str) -> Assignment:
     """As it is given to a device with a whole budget."""
-    return Assignment("run-1", 1, device_id, head_budget=1.0)
+    return Assignment("run-1", 1, device_id, head_budget=0.5)
 
 
 def test_a_run_is_kept_over_a_restart(reopen: Callable[[], State]) -> None:

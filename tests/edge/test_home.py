@@ -80,8 +80,8 @@ def test_other_bytes_than_the_manifest_promises_are_refused(home: Home, bundle: 
 def test_bundles_make_way_for_another_and_never_one_that_a_device_uses(
     tmp_path: Path, bundle: Bundle, with_artifacts: Bundle
 ) -> None:
-    size = sum(entry.size for entry in bundle.manifest.files.values())
-    other = sum(entry.size for name, entry in with_artifacts.manifest.files.items() if name not in ARTIFACTS)
+    size = bundle.manifest.download_size
+    other = with_artifacts.manifest.download_size
     one, two = Served(bundle), Served(with_artifacts)
     folder = tmp_path / "small"
     with closing(Home(folder, size + other)) as home:
