@@ -19,6 +19,7 @@ from export.bundle import ExportOptions, export_bundle
 from export.merge import merge_bundle
 from export.text_classifier import text_classifier
 from ravan.bundle import INITIAL, SOURCE, TRAIN, WEIGHTS, Bundle, Precision, open_bundle
+from ravan.bundle_files import OPTIONAL
 from ravan.errors import BundleError, EnvironmentProblem, ExportError, TargetError
 from ravan.runtime.adapter import read_adapter, write_adapter
 from ravan.runtime.names import ATTENTION_MASK, INPUT_IDS, LABELS, LOGITS
@@ -62,7 +63,7 @@ def test_a_bundle_holds_what_its_manifest_says(bundle: Bundle) -> None:
     assert manifest.labels == NAMES
     assert {layer.name.rsplit(".", 1)[1] for layer in manifest.adapter.layers} == {"query", "value"}
     assert [t.name.split(".")[0] for t in manifest.adapter.saved] == ["bert", "bert", "classifier", "classifier"]
-    assert set(manifest.files) == set(manifest.task.device_files)
+    assert {name for name in manifest.files if name not in OPTIONAL} == set(manifest.task.device_files)
     assert manifest.verification["gradient"] < manifest.verification["tolerance"]
     initial = decode(manifest.adapter, bundle.path(INITIAL).read_bytes())
     assert not initial.sH.any()
