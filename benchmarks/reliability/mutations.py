@@ -38,7 +38,10 @@ def _fill(
     for field in message.DESCRIPTOR.fields:
         if field.containing_oneof and chosen[field.containing_oneof.name] != field.name:
             continue
-        if field.message_type:
+        if field.message_type and field.is_repeated:
+            for _ in range(generator.choice((0, 1, 3))):
+                _fill(getattr(message, field.name).add(), known, generator, value)
+        elif field.message_type:
             _fill(getattr(message, field.name), known, generator, value)
         elif field.is_repeated:
             getattr(message, field.name).extend(value(field) for _ in range(generator.choice((0, 1, 3))))
