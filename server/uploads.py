@@ -32,15 +32,6 @@ class Uploads:
         self._turns = Turns(storage)
         self._settling = asyncio.Semaphore(AT_ONCE)
 
-    async def is_counted(self, run_id: str, number: int, device_id: str, sha256: str) -> bool:
-        """Whether this very update is counted already, in whatever state its round is by now.
-
-        Raises:
-            Conflict: another one is.
-        """
-        part = await self._storage.call(self._storage.state.assignment, run_id, number, device_id)
-        return counts(part, sha256)
-
     async def held(self, part: Assignment, sha256: str) -> int:
         """Bytes of an update that are on disk."""
         return await asyncio.to_thread(self._storage.partials.held, part.receipt, sha256)
