@@ -15,7 +15,7 @@ from edge.conditions import Conditions, Rules, broken
 from edge.findings import Finding, Verdict, problem, sound, warning
 from edge.identity import ENROLLED, Identities, Identity
 from edge.look_at_server import look_at_server
-from edge.quota import MEGABYTE, PARTIAL, Quota
+from edge.quota import MEGABYTE, Quota, whole_bundles
 from edge.settings import DoctorSettings
 from edge.status import Status, read_status
 from ravan.bundle import Bundle, open_bundle
@@ -49,7 +49,7 @@ def examine(settings: DoctorSettings, clock: Callable[[], float] = time.time) ->
         yield from look_at_server(address, identity, clock)
     yield _disk(Quota(home, settings.disk_mb * MEGABYTE))
     bundle = None
-    for held in _bundles(home):
+    for held in whole_bundles(home):
         try:
             bundle = open_bundle(held, may_lack=OPTIONAL)
         except RavanError as error:
@@ -126,12 +126,6 @@ def _disk(quota: Quota) -> Finding:
     if quota.free < LITTLE_DISK and not quota.most:
         return warning("disk", f"{said}: free some space, or a bundle may not fit.")
     return sound("disk", f"{said}.")
-
-
-def _bundles(home: Path) -> list[Path]:
-    """Whole ones, the last used last."""
-    folders = [path for path in (home / "bundles").glob("*") if not path.name.endswith(PARTIAL)]
-    return sorted(folders, key=lambda path: path.stat().st_mtime)
 
 
 def _memory(bundle: Bundle | None, settings: DoctorSettings) -> Iterator[Finding]:

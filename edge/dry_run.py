@@ -14,7 +14,6 @@ from edge.outbox import Finished
 from ravan.bundle import Bundle, open_bundle
 from ravan.bundle_files import OPTIONAL
 from ravan.cli.output import Format
-from ravan.rpc.plan import WIRE_FORMATS
 from ravan.sizes import value_type_of
 from ravan.update import decode
 from ravan.wire import WireFormat
@@ -32,8 +31,8 @@ def main(arguments: Sequence[str]) -> None:
 def shown(finished: Finished, bundle: Bundle, base: Path, output: Format) -> str:
     """An upload as a text; ``base`` is the file of the adapter that the round started from."""
     spec = bundle.manifest.adapter
-    wire = next(name for name in WIRE_FORMATS if name == value_type_of(finished.data))
-    found = contents(spec, WireFormat(wire), decode(spec, base.read_bytes()), finished.data)
+    wire = WireFormat(value_type_of(finished.data))
+    found = contents(spec, wire, decode(spec, base.read_bytes()), finished.data)
     header = MessageToDict(finished.header, preserving_proto_field_name=True)
     if output is Format.JSON:
         return json.dumps({"header": header, "wire": wire, "contents": [asdict(c) for c in found]}, indent=2)

@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from edge.home import BUNDLES, SHA256
+from edge.home import SHA256
+from edge.quota import BUNDLES
 from ravan.bundle import Bundle, open_bundle
 from ravan.bundle_files import OPTIONAL
 from ravan.errors import BundleError

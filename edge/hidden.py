@@ -21,7 +21,6 @@ from ravan.runtime.names import HIDDEN, LABELS
 from ravan.runtime.session import Batch, Prefix, RuntimeOptions
 
 log = structlog.get_logger()
-CACHE = "hidden.sqlite"
 """Its file in a home."""
 Hidden = NDArray[np.float16]
 """[length, width]"""

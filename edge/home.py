@@ -13,7 +13,7 @@ import structlog
 from edge.desk import Desk
 from edge.fleet_client import FleetClient
 from edge.identity import Identities
-from edge.quota import PARTIAL, Quota, mark_used, size_of
+from edge.quota import BUNDLES, PARTIAL, Quota, mark_used, size_of
 from edge.upload_log import UploadLog
 from ravan.bundle import Bundle, Manifest, open_bundle
 from ravan.bundle_files import MANIFEST, OPTIONAL, FileEntry, check_file
@@ -28,7 +28,7 @@ bundle is not for this device, and returns those of the artifacts that it downlo
 LEFT_OUT = ".left-out"
 Stamps = list[tuple[str, int, int]]
 LARGEST_MANIFEST = 16 << 20  # bytes
-BUNDLES, WORK = "bundles", "work"
+WORK, PERSONAL = "work", "personal"
 SHA256 = "[0-9a-f]{64}"
 
 

@@ -9,9 +9,12 @@ import grpc
 import structlog
 
 from edge.enrollment import TRUST
+from edge.home import PERSONAL, WORK
 from edge.identity import ROTATING, Identities, Identity
-from edge.quota import CACHE
-from edge.upload_log import UPLOADS, read_uploads
+from edge.quota import BUNDLES, CACHE_FILES
+from edge.status import STATUS
+from edge.strength import STRENGTH
+from edge.upload_log import RECEIVED, UPLOADS, read_uploads
 from protos.ravan.v1.enrollment_pb2 import LeaveRequest
 from protos.ravan.v1.enrollment_pb2_grpc import EnrollmentStub
 from ravan.files import sync_folder
@@ -24,7 +27,7 @@ log = structlog.get_logger()
 OUT_ALREADY = {"revoked", "unknown-device"}
 """Refusals by which the server says that it knows the device no more."""
 TELL_SECONDS = 20.0
-DATA = ("outbox", "checkpoints", "work", "personal", "bundles", "strength", *CACHE, "status.json")
+DATA = (WORK, PERSONAL, BUNDLES, STRENGTH, *CACHE_FILES, STATUS)
 """What stands in a home beside the keys, and is deleted; the owner's record of uploads stays."""
 
 
@@ -73,7 +76,7 @@ def remains(home: Path, farewells: Sequence[Farewell]) -> Iterator[str]:
             yield f"The server was not told: {told}"
     sent = sum(farewell.counted or 0 for farewell in farewells)
     if any(farewell.counted is None for farewell in farewells):
-        sent = sum(upload["outcome"] == "received" for upload in read_uploads(home))
+        sent = sum(upload["outcome"] == RECEIVED for upload in read_uploads(home))
     if sent:
         updates = "1 update that is" if sent == 1 else f"{sent} updates that are"
         yield f"The server keeps {updates} counted already: what they added to the model can't be taken back."

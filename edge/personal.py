@@ -16,14 +16,15 @@ import numpy as np
 
 from edge.finding import find_bundle
 from edge.held_out import Part, split
-from edge.hidden import CACHE
-from edge.home import Home
+from edge.home import PERSONAL, Home
+from edge.quota import CACHE
 from edge.settings import PersonalizeSettings
 from edge.training import LocalRun, MiniBatches, Scope, train_locally
 from edge.workshop import Workshop
 from ravan.bundle import Bundle
 from ravan.errors import SettingsError
 from ravan.inputs import Metric
+from ravan.parts import over
 from ravan.rpc.plan import TrainingPlan
 from ravan.runtime.adapter import read_adapter, write_adapter
 from ravan.runtime.dataset import find_dataset
@@ -31,7 +32,6 @@ from ravan.runtime.examples import in_order_of_size, read_examples
 from ravan.runtime.session import Evaluation, Evaluator
 from ravan.update import Update
 
-PERSONAL = "personal"
 FEW = 100  # held-out examples; below, the figures are said with what one example weighs
 RATES = {Scope.S: 5e-2, Scope.HEADS: 2e-3, Scope.ALL: 2e-3}
 """Learning rates unless told otherwise: s alone is few numbers near 1, which smaller steps would hardly move."""
@@ -173,7 +173,7 @@ def _train(
     on_step("measuring the global adapter")
     before = measured(base)
     run = _local_run(settings, bundle, base, trained_on, plan, tokens, home, on_step)
-    adapter = run.update.over(base)
+    adapter = over(base, run.update)
     on_step("measuring the personal adapter")
     after = measured(adapter)
     sizes = len(trained_on), len(held_out)

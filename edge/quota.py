@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,10 @@ PARTIAL = ".partial"
 MEGABYTE = 1_000_000
 SPARE = 16 << 20
 """Bytes of the disk that are left free for all that is small: a full disk stops more than us."""
-CACHE = ("hidden.sqlite", "hidden.sqlite-wal", "hidden.sqlite-shm")
+BUNDLES = "bundles"
+CACHE = "hidden.sqlite"
+"""The file of a frozen prefix's results, below the home; see ``edge.hidden``."""
+CACHE_FILES = (CACHE, f"{CACHE}-wal", f"{CACHE}-shm")
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Quota:
 
     def room_for_cache(self, most: int) -> int:
         """Bytes that the cache of frozen layers' results may have, ``most`` at most; some is left for the rest."""
-        there = sum(size_of(self.home / name) for name in CACHE)
+        there = sum(size_of(self.home / name) for name in CACHE_FILES)
         return min(most, max(self.free + there - SPARE, 0))
 
     def make_room(self, bundle_id: str, size: int, in_use: Collection[str]) -> None:
@@ -56,8 +59,8 @@ class Quota:
             EnvironmentProblem: it does not fit even so; nothing was removed.
         """
         kept = {bundle_id, *in_use}
-        others = [(folder, size_of(folder)) for folder in self._bundles() if _id(folder) not in kept]
-        cache = [path for name in CACHE if (path := self.home / name).exists()] if kept == {bundle_id} else []
+        others = [(folder, size_of(folder)) for folder in bundle_folders(self.home) if _id(folder) not in kept]
+        cache = [path for name in CACHE_FILES if (path := self.home / name).exists()] if kept == {bundle_id} else []
         removable = sum(taken for _, taken in others) + sum(map(size_of, cache))
         if self.free + removable < size:
             raise EnvironmentProblem(self._too_little(size, removable))
@@ -78,10 +81,15 @@ class Quota:
             return f"{need}: give --disk-mb {-(-least // MEGABYTE)} at least."
         return f"{need} on this disk: free some space, or give --home on another disk."
 
-    def _bundles(self) -> Iterator[Path]:
-        """Bundles, whole and partial, the longest unused first."""
-        folder = self.home / "bundles"
-        yield from sorted(folder.iterdir() if folder.is_dir() else (), key=lambda path: path.stat().st_mtime)
+
+def bundle_folders(home: Path) -> list[Path]:
+    """A home's bundles, whole and partial, the longest unused first."""
+    return sorted((home / BUNDLES).glob("*"), key=lambda path: path.stat().st_mtime)
+
+
+def whole_bundles(home: Path) -> list[Path]:
+    """Those of them whose files are all there."""
+    return [folder for folder in bundle_folders(home) if not folder.name.endswith(PARTIAL)]
 
 
 def mark_used(bundle: Path) -> None:

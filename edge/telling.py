@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edge.hours import wall_clock
-from edge.quota import PARTIAL, size_of
+from edge.quota import size_of, whole_bundles
 from edge.status import DeviceStatus, Doing, Status, read_status
 from edge.upload_log import RECEIVED, read_uploads
 
@@ -15,7 +15,7 @@ def facts(home: Path) -> dict[str, object]:
     """All there is to say, for programs."""
     status, uploads = read_status(home), list(read_uploads(home))
     received = [upload for upload in uploads if upload["outcome"] == RECEIVED]
-    bundles = [path.name for path in sorted((home / "bundles").glob("*")) if not path.name.endswith(PARTIAL)]
+    bundles = sorted(folder.name for folder in whole_bundles(home))
     return {
         "home": str(home),
         "running": status is not None and status.is_alive,

@@ -21,11 +21,10 @@ from edge.checkpoint import Checkpoints, run_key, stamp
 from edge.desk import CHECKPOINT
 from edge.errors import Stopped
 from edge.held_out import split
-from edge.hidden import CACHE
 from edge.job import FAILED, FINISHED, STEP, STOPPED, WORKER_LOCK, DataOptions, Job, WorkerSettings, from_dict
 from edge.packing import keep_finished
 from edge.priority import limit_memory, lower
-from edge.quota import MEGABYTE, Quota
+from edge.quota import CACHE, MEGABYTE, Quota
 from edge.runtimes import Runtime, Runtimes
 from edge.training import MiniBatches, Standing, run_generator, train_locally
 from edge.trial import learn, seconds_per_example, share_of
@@ -175,8 +174,8 @@ class _Watcher:
         if self._worker.stopping.is_set():
             self._checkpoints.write(self._standing())
             raise Stopped("The client is stopping.")
-        if time.monotonic() - self._said > LEAST_SECONDS:
-            self._said = time.monotonic()
+        if now - self._said > LEAST_SECONDS:
+            self._said = now
             self._worker.say_step(step, loss)
 
 

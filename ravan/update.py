@@ -58,12 +58,6 @@ class Update:
         """An update that carries every head of sH [layers, heads, rank, rank]: the server's broadcast."""
         return cls(np.ones(sH.shape[:2], np.bool_), sH.reshape(-1, *sH.shape[2:]), saved)
 
-    def over(self, base: "Update") -> "Update":
-        """This update's heads and saved tensors, and the other heads of ``base``, which carries every one."""
-        sH = base.sH.copy()
-        sH[self.heads.ravel()] = self.sH
-        return Update(base.heads.copy(), sH, self.saved)
-
     def trainables(self, spec: AdapterSpec) -> Vector:
         """The flat vector a round starts from; heads that are not carried start at H = 0."""
         sH = np.zeros(spec.H_shape, np.float32)

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from edge.cli import app
 from edge.held_out import split
-from edge.personal import PERSONAL, Personalization, personalize
+from edge.home import PERSONAL
+from edge.personal import Personalization, personalize
 from edge.settings import PersonalizeSettings
 from edge.training import LocalRun, MiniBatches, Scope, train_locally
 from ravan.bundle import INITIAL, Bundle
