@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edge.client import LOCAL_SERVER
 from edge.conditions import Conditions, Rules, broken
+from edge.enrollment import DAY
 from edge.findings import Finding, Verdict, problem, sound, warning
 from edge.identity import ENROLLED, Identities, Identity
 from edge.look_at_server import look_at_server
@@ -24,7 +25,6 @@ from ravan.cli.errors import explain_os_error
 from ravan.errors import EnvironmentProblem, RavanError
 
 LITTLE_DISK = 200 << 20
-DAY = 86_400.0
 LATE_DAYS = 7
 """Days beyond the time for a new key after which something seems to keep the client from making one."""
 SETTLE_SECONDS = 1.0

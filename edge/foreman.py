@@ -16,13 +16,13 @@ from edge.job import FAILED, FINISHED, STEP, STOP, STOPPED, Job, WorkerSettings,
 from edge.lean import give_back
 from edge.machine import family, held_memory
 from edge.process import WorkerProcess
+from edge.progress import OnStep
 from ravan.errors import DataError, EnvironmentProblem, NoExamples
 
 log = structlog.get_logger()
 TICK = 0.5  # seconds
 WARM_SECONDS = 15.0
 STOP_SECONDS = 10.0
-OnStep = Callable[[int, float], None]
 OnPause = Callable[[str], None]
 TOO_MUCH = (
     "Training held {:.0f} MB, more than --memory-mb {}, and was ended: allow more, or give a lower --micro-batch."

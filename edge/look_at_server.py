@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import grpc
 
-from edge.enrollment import TRUST
+from edge.enrollment import DAY, SHUT_OUT, TRUST
 from edge.findings import Finding, problem, sound, warning
 from edge.fleet_client import PLAIN
 from edge.identity import Identity
@@ -24,9 +24,7 @@ SERVING = b"\x08\x01"
 SECONDS = 10.0
 SKEW_SECONDS = 60.0
 """How far clocks may be apart before it is worth a word; calls are refused by default beyond 300."""
-DAY = 86_400.0
 SOON = 14 * DAY
-SHUT_OUT = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
 
 
 def look_at_server(address: str, identity: Identity | None, clock: Clock) -> Iterator[Finding]:

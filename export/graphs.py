@@ -18,9 +18,7 @@ from ravan.inputs import BATCH, Loss, TensorInput
 from ravan.runtime.names import LABELS, TRAINABLES
 from ravan.spec import AdapterSpec
 from ravan.spread import heads_for_budget
-
-BUDGETS = (0.25, 0.5, 0.75)
-"""Of heads, as shares of the layers from the last one down, that get a training graph of their own (the paper's)."""
+from ravan.strength import BUDGETS
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Graphs:
 
     @property
     def tops(self) -> list[int]:
-        """How many of the last adapted layers the shorter training graphs reach, in falling order."""
+        """How many of the last adapted layers the shorter graphs reach, one for each budget, in falling order."""
         layers = len(self.spec.layers)
         found = {heads_for_budget(fraction, layers) for fraction in BUDGETS}
         return sorted(found - {layers}, reverse=True)

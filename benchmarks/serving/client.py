@@ -11,12 +11,12 @@ from pathlib import Path
 from edge.device import Device
 from edge.enrollment import enroll
 from edge.fleet_client import FleetClient
-from edge.foreman import Foreman, OnPause, OnStep
+from edge.foreman import Foreman, OnPause
 from edge.home import Home
 from edge.job import DataOptions, Job, WorkerSettings
 from edge.options import DeviceOptions
 from edge.packing import keep_finished
-from edge.progress import Events
+from edge.progress import Events, OnStep
 from edge.runtimes import Runtimes
 from edge.setting_out import equipment
 from edge.training import LocalRun
