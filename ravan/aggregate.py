@@ -1,6 +1,8 @@
 """The server's mean: per head, over the clients that trained it (paper section 4, step 4)."""
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +21,7 @@ class Contribution:
     Attributes:
         key: identifies the contribution; rules go through a round in the order of the keys, whatever the order of
             arrival.
-        load: reads the update, so that one at a time is in memory.
+        load: reads the update, so that few at a time are in memory.
         weight: 1 for the paper's uniform mean, or the client's number of examples.
     """
 
@@ -39,7 +41,8 @@ class Fold:
         """Adds one client's values of a part."""
         if part not in self.sums:
             self.sums[part], self.weights[part] = np.zeros(len(values)), 0.0
-        self.sums[part] += weight * values.astype(np.float64)
+        weighted = values if weight == 1.0 else np.multiply(values, weight, dtype=np.float64)
+        np.add(self.sums[part], weighted, out=self.sums[part])
         self.weights[part] += weight
 
     def means(self) -> dict[int, Values]:
@@ -60,6 +63,18 @@ def in_order(contributions: Sequence[Contribution]) -> list[Contribution]:
     return sorted(contributions, key=lambda c: c.key)
 
 
+def loaded(contributions: Sequence[Contribution]) -> Iterator[Update]:
+    """The contributions' updates, the next of which is read while the caller works with one."""
+    with ThreadPoolExecutor(1, "updates") as reader:
+        coming: deque[Future[Update]] = deque()
+        for contribution in contributions:
+            coming.append(reader.submit(contribution.load))
+            if len(coming) > 1:
+                yield coming.popleft().result()
+        for last in coming:
+            yield last.result()
+
+
 def mean(spec: AdapterSpec, base: Update, contributions: Sequence[Contribution]) -> Update:
     """The mean over the clients C_i that trained head i of s_i H_i; saved tensors over all clients.
 
@@ -69,9 +84,9 @@ def mean(spec: AdapterSpec, base: Update, contributions: Sequence[Contribution])
     Raises:
         SettingsError: see ``in_order``.
     """
-    fold = Fold()
-    for contribution in in_order(contributions):
-        for part, values in parts_of(contribution.load()).items():
+    ordered, fold = in_order(contributions), Fold()
+    for contribution, update in zip(ordered, loaded(ordered), strict=True):
+        for part, values in parts_of(update).items():
             fold.add(part, values, contribution.weight)
     return update_of(spec, fold.means(), base)
 

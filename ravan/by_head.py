@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ravan.aggregate import Contribution, in_order
+from ravan.aggregate import Contribution, in_order, loaded
 from ravan.layout import Vector
 from ravan.parts import Values, part_sizes, parts_of, update_of
 from ravan.rules import Rule, RuleName
@@ -40,8 +40,8 @@ class ByHead(Rule):
         ordered, combined = in_order(contributions), {}
         for group in self._groups(spec, len(ordered)):
             held: dict[int, list[Vector]] = {part: [] for part in group}
-            for contribution in ordered:
-                for part, values in parts_of(contribution.load()).items():
+            for update in loaded(ordered):
+                for part, values in parts_of(update).items():
                     if part in held:
                         held[part].append(values.copy())  # a view would keep the whole update
             for part, all_values in held.items():

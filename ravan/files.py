@@ -21,8 +21,7 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o666) -> None:
 
     ``mode`` is the file's from its first moment on, less what the process's umask takes: 0o600 for secrets.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    temporary.unlink(missing_ok=True)  # of a killed process with this id: its mode would stay
+    temporary = _temporary(path)
     try:
         with open(temporary, "wb", opener=partial(os.open, mode=mode)) as file:
             file.write(data)
@@ -30,10 +29,50 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o666) -> None:
             reached("file-written")
             os.fsync(file.fileno())
         reached("file-synced")
-        os.replace(temporary, path)
-        reached("file-renamed")
+        _rename(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def move_atomically(source: Path, path: Path) -> None:
+    """Syncs a file that is written already, renames it over ``path`` on the same disk, and syncs that one's folder.
+
+    A file whose sync fails is removed, for nobody knows what of it is on the disk.
+    """
+    try:
+        with source.open("rb") as file:
+            os.fsync(file.fileno())
+    except OSError:
+        source.unlink(missing_ok=True)
+        raise
+    reached("file-synced")
+    _rename(source, path)
+
+
+def link_atomically(source: Path, path: Path) -> None:
+    """Makes ``path`` another name of a synced file, or a copy of it where the disk knows one name for each."""
+    temporary = _temporary(path)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        write_atomically(path, source.read_bytes())
+        return
+    try:
+        _rename(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside ``path`` that nothing has; what a killed process left there would keep its mode."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    temporary.unlink(missing_ok=True)
+    return temporary
+
+
+def _rename(source: Path, path: Path) -> None:
+    os.replace(source, path)
+    reached("file-renamed")
     sync_folder(path.parent)
     reached("folder-synced")
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ravan.aggregate import Contribution, Fold, in_order, mean
+from ravan.aggregate import Contribution, Fold, in_order, loaded, mean
 from ravan.errors import SettingsError
 from ravan.norms import part_norms
 from ravan.parts import parts_of, update_of
@@ -116,13 +116,15 @@ class ClippedMean(Rule):
 
     def __call__(self, spec: AdapterSpec, base: Update, contributions: Sequence[Contribution]) -> Update:
         ordered, before, fold = in_order(contributions), parts_of(base), Fold()
-        norms = np.array([part_norms(base, c.load()) for c in ordered]).reshape(len(ordered), spec.s_size + 1)
+        norms = np.array([part_norms(base, update) for update in loaded(ordered)]).reshape(
+            len(ordered), spec.s_size + 1
+        )
         clients = (~np.isnan(norms)).sum(axis=0)
         enough = [self.bears(int(n)) for n in clients]
         allowed = np.zeros(spec.s_size + 1)
         allowed[clients > 0] = np.nanmedian(norms[:, clients > 0], axis=0)
-        for contribution, own in zip(ordered, norms, strict=True):
-            for part, values in parts_of(contribution.load()).items():
+        for update, own in zip(loaded(ordered), norms, strict=True):
+            for part, values in parts_of(update).items():
                 if enough[part]:
                     kept = min(1.0, allowed[part] / own[part]) if own[part] else 1.0
                     # This form leaves a change that is not clipped as it is, to the bit.

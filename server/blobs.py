@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Protocol
 
-from ravan.files import sync_folder, write_atomically
+from ravan.files import move_atomically, sync_folder, write_atomically
 from server.errors import NotFound
 
 
@@ -64,6 +64,10 @@ class FileBlobs:
         path = self.path(sha256)
         write_atomically(path, data)
         return sha256
+
+    def adopt(self, file: Path, sha256: str) -> None:
+        """Takes over a file with the bytes of this sha256, which need not be written again then."""
+        move_atomically(file, self.path(sha256))
 
     def get(self, sha256: str) -> bytes:
         """See ``Blobs``."""

@@ -15,6 +15,7 @@ from ravan.faults import reached
 from ravan.runtime.session import RuntimeOptions
 from server import looks
 from server.door import with_bounds
+from server.latest import Latest
 from server.pace import Pace
 from server.peers import Term, leading
 from server.publishing import Publisher
@@ -38,6 +39,7 @@ class Coordinator(Runs):
 
     Attributes:
         steps: how often a step was taken, or may have been taken by another server or the operator.
+        latest: the adapter that the newest round starts from.
     """
 
     def __init__(
@@ -48,7 +50,8 @@ class Coordinator(Runs):
         self._term: Term | None = None
         self._followed: tuple[str, int] | None = None
         self._ended_after: float | None = None
-        self._publisher = Publisher(storage, self.bundles, self._examiner, self.exports)
+        self.latest = Latest(storage.adapters)
+        self._publisher = Publisher(storage, self.latest, self.bundles, self._examiner, self.exports)
         self._said = 0.0
         self._changed = asyncio.Condition()
         self.steps = 0

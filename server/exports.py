@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from ravan.bundle import Bundle
-from ravan.files import write_atomically
+from ravan.files import link_atomically, write_atomically
 from ravan.runtime.adapter import adapter_bytes
 from ravan.update import Update, decode
 from server.best import best_round
@@ -23,12 +23,13 @@ class Exports:
 
     def write(self, run: Run, bundle: Bundle, done: Round, adapter: Update, *, best: bool) -> None:
         """Keeps the last and the best adapter as files, before the round counts as published."""
-        paths = [self._storage.adapter_path(run.run_id, best=kind) for kind in ((False, True) if best else (False,))]
-        wanted = [path for path in paths if path is not None]
-        data = adapter_bytes(bundle.manifest, adapter, _notes(run, done)) if wanted else b""
-        for path in wanted:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, data)
+        last, is_best = (self._storage.adapter_path(run.run_id, best=kind) for kind in (False, True))
+        if last is None:
+            return
+        last.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(last, adapter_bytes(bundle.manifest, adapter, _notes(run, done)))
+        if best and is_best is not None:
+            link_atomically(last, is_best)
 
     async def read(self, run: Run, *, best: bool) -> bytes:
         """The bytes of the best or last adapter's file.

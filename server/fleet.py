@@ -33,7 +33,6 @@ from server.errors import (
 )
 from server.guard import LONGEST_TEXT, Context, guarded, printable
 from server.held import Held
-from server.latest import Latest
 from server.looks import Standing, bound, standing, uploading
 from server.pace import Window
 from server.records import Assignment, Device, Round, Run, RunState
@@ -63,7 +62,7 @@ class Fleet(rpc.FleetServicer):
         self._working: set[asyncio.Task[None]] = set()
         self._storage = storage
         self._coordinator = coordinator
-        self._latest = Latest(storage.adapters)
+        self._latest = coordinator.latest
         self._uploads, self._door = Uploads(storage), Door(self._latest)
         self._clock = clock
 

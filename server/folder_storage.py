@@ -59,12 +59,12 @@ class FolderStorage(Storage):
         """See ``Storage``; calls that wait for the disk together are committed together."""
         return await self._together.make(partial(function, *args, **kwargs))
 
-    async def keep_update(self, received: Assignment, data: bytes) -> None:
+    async def keep_update(self, received: Assignment, data: bytes, file: Path) -> None:
         """See ``Storage``."""
         sha256 = received.sha256
         assert sha256 is not None
         async with self.hold(sha256):
-            await asyncio.to_thread(self.updates.put, data)
+            await asyncio.to_thread(self.updates.adopt, file, sha256)
             reached("update-stored")
             try:
                 await self.call(self.state.receive, received)

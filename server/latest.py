@@ -26,6 +26,11 @@ class Latest:
                 self._read = sha256, self._adapters.get(sha256)
             return self._read[1]
 
+    def keep(self, sha256: str, data: bytes) -> None:
+        """Takes an adapter that was just stored, so that it need not be read."""
+        with self._lock:
+            self._read = sha256, data
+
     def update(self, spec: AdapterSpec, sha256: str) -> Update:
         """What the bytes say; not to be changed."""
         data = self.data(sha256)

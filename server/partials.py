@@ -6,69 +6,82 @@ from pathlib import Path
 
 from ravan.files import sync_folder
 
-_DIGEST = 32  # bytes of sha256 before the data
-
 
 class Partials:
     """A folder with at most one file for each device's part in a round, so that what it takes is bounded.
 
-    A file holds the sha256 of the whole update, then its first bytes. Nothing of it is trusted: the whole is checked
-    when it is complete.
+    A file is named after the part and the sha256 of the whole update, and holds its first bytes. Nothing of it is
+    trusted: the whole is checked when it is complete.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(exist_ok=True)
+        self._sha256: dict[str, str] = {}
+        """Of every part that there is a file of, by its name."""
+        for path in folder.iterdir():
+            name, _, self._sha256[name] = path.name.rpartition(".")
 
     def open(self, receipt: str, sha256: str, offset: int) -> "Partial | None":
         """The upload of a part, to go on at ``offset``; None if less than that is here."""
-        path = self._path(receipt)
         if offset == 0:
-            path.write_bytes(bytes.fromhex(sha256))
-        elif self._held(path, sha256) < offset:
-            return None
-        return Partial(path, offset)
+            self.drop(receipt)
+            self._sha256[_name(receipt)] = sha256
+            path = self._path(receipt)
+            path.touch()
+            return Partial(path, 0)
+        return Partial(self._path(receipt), offset) if self._held(receipt, sha256) >= offset else None
 
     def held(self, receipt: str, sha256: str) -> int:
         """Bytes of this update that are here, durably."""
-        path = self._path(receipt)
-        held = self._held(path, sha256)
+        held = self._held(receipt, sha256)
         if held:
-            with path.open("rb") as file:
+            with self._path(receipt).open("rb") as file:
                 os.fsync(file.fileno())
             sync_folder(self._folder)
         return held
 
     def drop(self, receipt: str) -> None:
         """Removes what there is of a part's upload."""
-        self._path(receipt).unlink(missing_ok=True)
+        if _name(receipt) in self._sha256:
+            self._path(receipt).unlink(missing_ok=True)
+            self._sha256.pop(_name(receipt), None)
 
     def keep(self, receipts: Iterable[str]) -> None:
         """Removes all but those of these parts."""
-        wanted = {self._path(receipt) for receipt in receipts}
-        for path in set(self._folder.iterdir()) - wanted:
-            path.unlink()
+        for name in set(self._sha256) - {_name(receipt) for receipt in receipts}:
+            self.drop(name)
 
     def _path(self, receipt: str) -> Path:
-        return self._folder / receipt.replace("/", ".")
+        name = _name(receipt)
+        return self._folder / f"{name}.{self._sha256[name]}"
 
-    def _held(self, path: Path, sha256: str) -> int:
+    def _held(self, receipt: str, sha256: str) -> int:
+        if self._sha256.get(_name(receipt)) != sha256:
+            return 0
         try:
-            with path.open("rb") as file:
-                if file.read(_DIGEST) != bytes.fromhex(sha256):
-                    return 0
-                return file.seek(0, os.SEEK_END) - _DIGEST
+            return self._path(receipt).stat().st_size
         except FileNotFoundError:
             return 0
 
 
+def _name(receipt: str) -> str:
+    return receipt.replace("/", ".")
+
+
 class Partial:
-    """One upload while its bytes come in."""
+    """One upload while its bytes come in.
+
+    Attributes:
+        path: of the file with the bytes that are here.
+        size: how many they are.
+    """
 
     def __init__(self, path: Path, offset: int) -> None:
+        self.path = path
         self._file = path.open("r+b", buffering=0)
-        self._file.truncate(_DIGEST + offset)
-        self._file.seek(_DIGEST + offset)
+        self._file.truncate(offset)
+        self._file.seek(offset)
         self.size = offset
 
     def add(self, piece: bytes) -> None:
@@ -80,7 +93,7 @@ class Partial:
 
     def read(self) -> bytes:
         """All of it."""
-        self._file.seek(_DIGEST)
+        self._file.seek(0)
         return self._file.read()
 
     def close(self) -> None:

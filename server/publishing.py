@@ -7,7 +7,9 @@ from functools import partial
 import structlog
 
 from ravan.aggregate import Contribution
+from ravan.bundle import Bundle
 from ravan.faults import reached
+from ravan.runtime.session import Evaluation
 from ravan.server_optimizer import decode_memory, encode_memory
 from ravan.spec import AdapterSpec
 from ravan.staleness import carried_over
@@ -17,6 +19,7 @@ from server.best import is_best
 from server.bundles import Bundles
 from server.evaluation import Examiner
 from server.exports import Exports
+from server.latest import Latest
 from server.peers import leading
 from server.records import Assignment, Round, RoundState, Run
 from server.settings import Weighting
@@ -33,8 +36,11 @@ class Publisher:
     between does it again.
     """
 
-    def __init__(self, storage: Storage, bundles: Bundles, examiner: Examiner, exports: Exports) -> None:
+    def __init__(
+        self, storage: Storage, latest: Latest, bundles: Bundles, examiner: Examiner, exports: Exports
+    ) -> None:
         self._storage = storage
+        self._latest = latest
         self._exports = exports
         self._bundles = bundles
         self._examiner = examiner
@@ -55,15 +61,9 @@ class Publisher:
         base = bases[current.number]
         adapter, memory = await asyncio.to_thread(self._step, run, spec, base, combined, remembered)
         reached("memory-stored")
-        sha256 = await asyncio.to_thread(self._storage.adapters.put, encode(spec, adapter))
-        reached("adapter-stored")
-        count, evaluation = len(earlier) + 1, None
-        if count % run.options.evaluate_every == 0 or count >= run.options.rounds:
-            evaluation = await self._examiner.evaluate(run, adapter)
-        done = Round(run.run_id, current.number, RoundState.PUBLISHED, "", 0.0, evaluation=evaluation)
-        best = is_best(done, earlier, run.options.metric)
-        await asyncio.to_thread(self._exports.write, run, bundle, done, adapter, best=best)
-        reached("files-published")
+        sha256, evaluation = await asyncio.gather(
+            asyncio.to_thread(self._store, spec, adapter), self._examine(run, bundle, current, earlier, adapter)
+        )
         await call(state.publish, run.run_id, current.number, sha256, evaluation, now, memory)
         reached("round-published")
         if remembered and remembered != memory:
@@ -74,6 +74,27 @@ class Publisher:
         measured = {name: round(value, 4) for name, value in evaluation.figures.items()} if evaluation else {}
         heads = f"{int(combined.heads.sum())}/{combined.heads.size}"
         log.info("round published", run=run.run_id, round=current.number, adapter=sha256[:12], heads=heads, **measured)
+
+    def _store(self, spec: AdapterSpec, adapter: Update) -> str:
+        """Makes the next adapter durable; returns its sha256."""
+        data = encode(spec, adapter)
+        sha256 = self._storage.adapters.put(data)
+        reached("adapter-stored")
+        self._latest.keep(sha256, data)
+        return sha256
+
+    async def _examine(
+        self, run: Run, bundle: Bundle, current: Round, earlier: Sequence[Round], adapter: Update
+    ) -> Evaluation | None:
+        """Evaluates the next adapter if the run wants that now, and writes its files."""
+        count, evaluation = len(earlier) + 1, None
+        if count % run.options.evaluate_every == 0 or count >= run.options.rounds:
+            evaluation = await self._examiner.evaluate(run, adapter)
+        done = Round(run.run_id, current.number, RoundState.PUBLISHED, "", 0.0, evaluation=evaluation)
+        best = is_best(done, earlier, run.options.metric)
+        await asyncio.to_thread(self._exports.write, run, bundle, done, adapter, best=best)
+        reached("files-published")
+        return evaluation
 
     def adapter(self, run: Run, spec: AdapterSpec) -> Update:
         """The run's current adapter."""
@@ -107,9 +128,11 @@ class Publisher:
         self, spec: AdapterSpec, current: Round, rounds: Sequence[Round], parts: Sequence[Assignment]
     ) -> dict[int, Update]:
         """The adapters that devices began from, by round; the round's own among them."""
-        needed = {current.number, *(part.round for part in parts)}
-        adapters = self._storage.adapters
-        return {r.number: decode(spec, adapters.get(r.base_adapter)) for r in rounds if r.number in needed}
+        older = {part.round for part in parts} - {current.number}
+        bases = {
+            r.number: decode(spec, self._storage.adapters.get(r.base_adapter)) for r in rounds if r.number in older
+        }
+        return {**bases, current.number: self._latest.update(spec, current.base_adapter)}
 
     def _load(
         self, run: Run, spec: AdapterSpec, current: Round, part: Assignment, bases: Mapping[int, Update]

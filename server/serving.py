@@ -29,6 +29,7 @@ from server.fleet import Fleet
 from server.folder_storage import FolderStorage
 from server.gate import Gate
 from server.held import Held
+from server.lean import STREAM_OPTIONS, share_one_arena
 from server.messages import Opening
 from server.postgres import check_driver
 from server.replays import Replays
@@ -143,7 +144,7 @@ def _for_devices(
     """Fleet, and Enrollment where there is an operator's key to tell of."""
     server = grpc.aio.server(
         interceptors=gates or [Opening(fleet.refused)],
-        options=[*CHANNEL_OPTIONS, STREAMS, NOT_SHARED],
+        options=[*CHANNEL_OPTIONS, *STREAM_OPTIONS, STREAMS, NOT_SHARED],
         maximum_concurrent_rpcs=MOST_CALLS,
     )
     fleet_pb2_grpc.add_FleetServicer_to_server(fleet, server)
@@ -170,6 +171,7 @@ def _gates(
 
 async def serve(settings: ServeSettings) -> None:
     """Serves until Ctrl-C, SIGTERM or, if so set, the end of a run."""
+    share_one_arena()
     if fault := faults.asked():
         log.warning(f"this server kills itself, as {faults.VARIABLE} says", point=fault.point, time=fault.time)
     stop = asyncio.Event()

@@ -65,7 +65,7 @@ class SharedStorage(Storage):
         self._refused, self.partials = _Refusals(engine), Partials(folder / "partials")
         self.drop_partials()
 
-    async def keep_update(self, received: Assignment, data: bytes) -> None:
+    async def keep_update(self, received: Assignment, data: bytes, file: Path) -> None:
         """See ``Storage``."""
 
         def keep() -> None:

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cached_property
+from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
+from server import sql_queries
 from server.errors import Conflict, ExpiredToken, Revoked, UsedToken, WrongToken
 from server.records import AssignmentState, Holder, Nonce, RoundState
 from server.sql_database import SqlDatabase
@@ -43,7 +46,7 @@ class SqlKeyring(SqlDatabase):
             db.execute(update(tokens).where(mine).values(device_id=holder.device_id))
 
     def holder(self, public_key: str) -> Holder | None:
-        row = self.first(select(holders).where(holders.c.public_key == public_key))
+        row = self.first(sql_queries.HOLDER, of_key=public_key)
         return None if row is None else Holder(**row)
 
     def holders(self) -> list[Holder]:
@@ -74,10 +77,9 @@ class SqlKeyring(SqlDatabase):
     def remember(self, nonces: Sequence[Nonce], now: float) -> list[bool]:
         # In one order, so that two servers with the same nonces don't wait for one another.
         distinct = sorted({(n.nonce, n.public_key): asdict(n) for n in nonces}.items())
-        new = self.insert_into(used).on_conflict_do_nothing().returning(used.c.nonce, used.c.public_key)
         with self.transaction() as db:
-            db.execute(delete(used).where(used.c.expires_at < now))
-            rows = db.execute(new.values([row for _, row in distinct])) if distinct else ()
+            db.execute(sql_queries.FORGET_NONCES, {"before": now})
+            rows = db.execute(self._keep_nonces, [row for _, row in distinct]) if distinct else ()
             fresh = {(row.nonce, row.public_key) for row in rows}
         told = []
         for nonce in nonces:
@@ -85,6 +87,10 @@ class SqlKeyring(SqlDatabase):
             told.append(pair in fresh)
             fresh.discard(pair)
         return told
+
+    @cached_property
+    def _keep_nonces(self) -> Any:
+        return self.insert_into(used).on_conflict_do_nothing().returning(used.c.nonce, used.c.public_key)
 
     def remembers(self, nonce: Nonce) -> bool:
         mine = (used.c.public_key == nonce.public_key) & (used.c.nonce == nonce.nonce)

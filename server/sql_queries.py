@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import BigInteger, bindparam, delete, func, select, update
 
 from server.records import RoundState, RunState
-from server.sql_tables import assignments, holders, rounds, runs
+from server.sql_tables import assignments, holders, nonces, rounds, runs
 
 PART = (
     (assignments.c.run_id == bindparam("of_run"))
@@ -33,6 +33,13 @@ PARTS_BY_STATE = (
     .where(assignments.c.run_id == bindparam("of_run"), assignments.c.round == bindparam("of_round"))
     .group_by(assignments.c.state)
 )
+SET_PART = update(assignments).where(PART)
+"""Sets what it is given beside the part."""
+COUNT_DOWN = (
+    update(assignments).where(PART).values(bytes_down=assignments.c.bytes_down + bindparam("more", type_=BigInteger))
+)
+HOLDER = select(holders).where(holders.c.public_key == bindparam("of_key"))
+FORGET_NONCES = delete(nonces).where(nonces.c.expires_at < bindparam("before"))
 REVOKED = select(holders.c.device_id).where(
     holders.c.revoked_at.is_not(None), holders.c.device_id == bindparam("of_device")
 )

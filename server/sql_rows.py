@@ -53,7 +53,7 @@ def round_from(row: dict[str, Any]) -> Round:
 
 def assignment_row(part: Assignment) -> dict[str, Any]:
     """The row of a part."""
-    return row_of(part, "report") | {f"local_{k}": v for k, v in asdict(part.report).items()}
+    return row_of(part, "report") | {f"local_{k}": v for k, v in row_of(part.report).items()}
 
 
 def assignment_from(row: Mapping[str, Any]) -> Assignment:

@@ -1,5 +1,6 @@
 """The state in a SQL database, through SQLAlchemy Core; SQLite in a folder is the embedded default."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +96,14 @@ class SqlState(SqlKeyring):
             db.execute(update(runs).where(runs.c.run_id == run_id).values(evaluation_row(evaluation)))
 
     def see_device(self, device: Device) -> None:
-        seen = row_of(device, "bytes_down", "failure")
         with self.transaction() as db:
-            row = self.insert_into(devices).values(row_of(device))
-            db.execute(row.on_conflict_do_update(index_elements=[devices.c.device_id], set_=seen))
+            db.execute(self._see_device, row_of(device))
+
+    @cached_property
+    def _see_device(self) -> Any:
+        new, kept = self.insert_into(devices), {"device_id", "bytes_down", "failure"}
+        seen = {column.name: new.excluded[column.name] for column in devices.c if column.name not in kept}
+        return new.on_conflict_do_update(index_elements=[devices.c.device_id], set_=seen)
 
     def devices(self) -> list[Device]:
         rows = self.all(select(devices).order_by(devices.c.last_seen.desc(), devices.c.device_id))
@@ -169,8 +174,7 @@ class SqlState(SqlKeyring):
 
     def count_bytes_down(self, run_id: str, number: int, device_id: str, size: int) -> None:
         with self.transaction() as db:
-            total = assignments.c.bytes_down + size
-            db.execute(update(assignments).where(_is_part(run_id, number, device_id)).values(bytes_down=total))
+            db.execute(sql_queries.COUNT_DOWN, sql_queries.part(run_id, number, device_id) | {"more": size})
 
     def count_bundle_bytes(self, device_id: str, size: int) -> None:
         with self.transaction() as db:
@@ -201,7 +205,7 @@ class SqlState(SqlKeyring):
             c.name for c in assignments.c if "local_" in c.name
         }
         values = {k: v for k, v in assignment_row(received).items() if k in changed} | {"sequence": place}
-        db.execute(update(assignments).where(sql_queries.PART).values(values), mine)
+        db.execute(sql_queries.SET_PART, mine | values)
 
     def names_update(self, sha256: str, run_id: str = "", after: int = 0) -> bool:
         with self.transaction() as db:

@@ -46,8 +46,10 @@ class Storage(ABC):
         self._held: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @abstractmethod
-    async def keep_update(self, received: Assignment, data: bytes) -> None:
+    async def keep_update(self, received: Assignment, data: bytes, file: Path) -> None:
         """Makes an update's bytes durable, then counts it; if it is refused, bytes that nothing names go again.
+
+        ``file``, of the partials, holds the same bytes; the storage may take it for its own.
 
         Raises:
             Refusal: see ``State.receive``.

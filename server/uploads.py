@@ -92,7 +92,7 @@ class Uploads:
         async with self._settling:
             data, norms = await asyncio.to_thread(_checked, partial, received, check)
             reached("update-admitted")
-            await self._storage.keep_update(received.measured(norms), data)
+            await self._storage.keep_update(received.measured(norms), data, partial.path)
         reached("update-counted")
         self._storage.partials.drop(received.receipt)
         log.info("update received", run=received.run_id, round=received.round, device=received.device_id[:8])

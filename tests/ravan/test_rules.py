@@ -199,7 +199,7 @@ def test_updates_are_let_go_as_they_are_read(clients: int) -> None:
     told = [Contribution(f"{i:04}", partial(load, i)) for i in range(clients)]
     for rule in (Mean(), ClippedMean(0.2), replace(Median(0.2), memory=1)):
         rule(SPEC, base, told)
-    assert most <= 2
+    assert most <= 3  # the one before, the one in hand, the one that is read
 
 
 def test_each_rule_says_how_many_clients_its_share_takes() -> None:

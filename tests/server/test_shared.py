@@ -153,7 +153,9 @@ def test_a_bell_rings_at_the_others(storages: tuple[SharedStorage, SharedStorage
     asyncio.run(scene())
 
 
-def test_bytes_that_a_new_part_names_outlive_the_old_round(storages: tuple[SharedStorage, SharedStorage]) -> None:
+def test_bytes_that_a_new_part_names_outlive_the_old_round(
+    storages: tuple[SharedStorage, SharedStorage], tmp_path: Path
+) -> None:
     """One server drops an old round's updates while a device sends the same bytes to the other."""
 
     async def scene() -> None:
@@ -167,9 +169,9 @@ def test_bytes_that_a_new_part_names_outlive_the_old_round(storages: tuple[Share
         data = b"the same in both rounds"
         name = one.updates.put(data)
         old, new = (Assignment("run-1", n, A).received(name, len(data), LocalReport()) for n in (1, 2))
-        await one.keep_update(old, data)
+        await one.keep_update(old, data, tmp_path / "unused")
         for _ in range(5):
-            await asyncio.gather(one.forget_update(name, "run-1", 1), two.keep_update(new, data))
+            await asyncio.gather(one.forget_update(name, "run-1", 1), two.keep_update(new, data, tmp_path / "unused"))
             assert one.updates.get(name) == data
         await one.forget_update(name, "run-1", 2)
         assert two.updates.names() == []
