@@ -4,7 +4,7 @@ usage: python -m benchmarks.wire [--seeds N] [--rounds N], in the repository.
 
 The rounds of ``benchmarks.accuracy`` with int8 products; every upload is packed and unpacked by the product's code,
 what the coding leaves out kept for each device. A seed's formats share bundle, split, who takes part and every batch.
-Writes benchmarks/results/wire.json and BENCHMARKS.md.
+Writes benchmarks/results/wire.json and BENCHMARKS.md after each; what is there with as many rounds is not run again.
 """
 
 import json
@@ -60,26 +60,37 @@ class Line:
 
 
 def main() -> None:
-    """Runs every format with every seed and writes the comparison."""
+    """Runs what is not there yet of every format with every seed, and writes the comparison."""
     arguments = parse(__doc__)
-    outcomes: list[Outcome] = []
+    known = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    outcomes = [
+        Outcome(**{**outcome, "wire": WireFormat(outcome["wire"])})
+        for outcome in known.get("outcomes", ())
+        if known["rounds"] == arguments.rounds
+    ]
     for seed in range(arguments.seeds):
-        for outcome in federate(seed, arguments.rounds):
+        missing = [wire for wire in WireFormat if seed not in by_seed(outcomes, wire)]
+        for outcome in federate(seed, arguments.rounds, missing) if missing else ():
             outcomes.append(outcome)
             print(json.dumps(asdict(outcome)), flush=True)
-    results = {"rounds": arguments.rounds, "outcomes": [asdict(outcome) for outcome in outcomes]}
+            write(outcomes, arguments.rounds)
+
+
+def write(outcomes: Sequence[Outcome], rounds: int) -> None:
+    """The figures and their section."""
+    results = {"rounds": rounds, "outcomes": [asdict(outcome) for outcome in outcomes]}
     write_atomically(RESULTS, (json.dumps(results, indent=2) + "\n").encode())
-    write_section(ROOT / "BENCHMARKS.md", "wire", "\n".join(lines(outcomes, arguments.rounds)))
+    write_section(ROOT / "BENCHMARKS.md", "wire", "\n".join(lines(outcomes, rounds)))
 
 
-def federate(seed: int, rounds: int) -> Iterator[Outcome]:
-    """All formats on one bundle."""
+def federate(seed: int, rounds: int, formats: Sequence[WireFormat]) -> Iterator[Outcome]:
+    """Some formats on one bundle."""
     corpus = newsgroups()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         bundle = export(VARIANT, seed, corpus, scratch)
         devices, held_out = read(bundle, corpus, seed, scratch)
-        for wire in WireFormat:
+        for wire in formats:
             line = Line(bundle.manifest.adapter, wire)
             seen, _ = play(bundle, devices, held_out, seed, rounds, line.send)
             yield Outcome(wire, seed, seen.accuracy, seen.loss, statistics.mean(line.sizes))
