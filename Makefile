@@ -60,8 +60,9 @@ example-har: setup
 # onnxruntime-training ended before Python 3.13, and has no wheels for ARM.
 ORT_WHEELS := $(shell $(PYTHON) -c "import platform, sys; print(platform.machine() != 'aarch64' and sys.version_info < (3, 13))")
 
+# In two processes; in one, as a debugger needs it, with make test ARGS="-n 0 tests/edge -k foo"
 test: setup $(if $(filter True,$(ORT_WHEELS)),setup-ort-training)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 # A model of 2.6 GB of weights, from torch to a device and back; minutes, 16 GB of disk, under 10 GB of memory.
 test-large: setup

@@ -11,7 +11,7 @@ from rich.console import Console
 from demo.processes import ending_together, finish, running, wait_for
 from protos.ravan.v1 import control_pb2 as pb
 from server import client
-from server.serving import ControlAddress, control_address
+from server.control_address import ControlAddress, control_address
 from server.tables import metric_name, score, size
 from server.tls import Tls
 

@@ -17,9 +17,8 @@ from ravan.cli.logs import Repeats, configure_logs
 from ravan.cli.output import Format
 from ravan.cli.settings import command
 from server import client
+from server.control_address import control_address
 from server.place import DEFAULT_STATE, Place
-from server.serving import control_address
-from server.serving import serve as serve_until_stopped
 from server.settings import CreateSettings, ServeSettings
 from server.tables import device_table, refused_line, run_table
 from server.tls import Tls
@@ -70,6 +69,8 @@ def init(
 @command(ServeSettings)
 def serve(settings: ServeSettings) -> None:
     """Serve devices until Ctrl-C; a run goes on where it was at the next start."""
+    from server.serving import serve as serve_until_stopped
+
     configure_logs(Repeats())
     asyncio.run(serve_until_stopped(settings))
 

@@ -14,12 +14,9 @@ from ravan.rpc.address import tls_problem
 from ravan.rpc.refusal import code_of, sentence_of, status_of
 from ravan.rpc.signing import Signing, signed_channel
 from ravan.rpc.transfer import CONTROL_OPTIONS
+from server.control_address import ControlAddress
 from server.place import Place
-from server.postgres import open_engine
-from server.report import report_devices, report_run
-from server.serving import ControlAddress
 from server.signatures import signature_of
-from server.sql_state import DATABASE, SqlState, open_sqlite
 
 CALL_SECONDS = 60.0
 CREATE_SECONDS = 900.0  # a large bundle is hashed and its held-out examples are read
@@ -109,17 +106,11 @@ def overview(address: ControlAddress, place: Place) -> Overview:
             known = stub.ListDevices(pb.ListDevicesRequest(), timeout=CALL_SECONDS)
             return list(runs), list(known.devices), dict(known.refused)
     except Unreachable:
-        if not place.database and not (place.folder / DATABASE).is_file():
+        from server import stopped
+
+        if not stopped.is_kept(place):
             raise
-    stored = _stored(place)
-    try:
-        return [report_run(stored, run) for run in stored.runs()], report_devices(stored), None
-    finally:
-        stored.close()
-
-
-def _stored(place: Place) -> SqlState:
-    return SqlState(open_engine(place.database)) if place.database else open_sqlite(place.folder)
+        return *stopped.read(place), None
 
 
 def _explain(error: grpc.RpcError, address: ControlAddress) -> RavanError:

@@ -23,6 +23,7 @@ from ravan.rpc.transfer import CHANNEL_OPTIONS, OPERATOR_OPTIONS
 from ravan.runtime.session import RuntimeOptions
 from server import callers
 from server.control import Control
+from server.control_address import SOCKET, ControlAddress, control_address
 from server.coordinator import Coordinator
 from server.enrollment import Enrollment
 from server.fleet import Fleet
@@ -43,8 +44,6 @@ REFUSED_SECONDS = 2.0
 NOT_SHARED = ("grpc.so_reuseport", 0)  # a port in use is an error
 STREAMS = ("grpc.max_concurrent_streams", 100)  # of one connection; more wait at the client
 MOST_CALLS = 10_000  # at once; more are refused at once, and devices try again
-LONGEST_SOCKET = 100  # bytes; the system's limit for a Unix socket's path is 108
-SOCKET = "unix:"
 
 
 @dataclass(frozen=True)
@@ -55,19 +54,6 @@ class Serving:
     port: int
     control_port: int
     refused: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class ControlAddress:
-    """Where the Control service is, and the folder with the operator's key for one that is no socket."""
-
-    target: str
-    tls: Tls
-
-    @property
-    def is_socket(self) -> bool:
-        """Whether the file's mode says who may call, so that no key must."""
-        return self.target.startswith(SOCKET)
 
 
 @asynccontextmanager
@@ -203,19 +189,6 @@ def open_storage(settings: ServeSettings) -> Storage:
     from server.shared_storage import SharedStorage
 
     return SharedStorage(place.database, place.folder, settings.lease)
-
-
-def control_address(folder: Path, control: str) -> ControlAddress:
-    """Where the Control service listens: as set, or a socket that only this user can reach."""
-    tls = Tls.of(folder)
-    if control:
-        return ControlAddress(control, tls)
-    path = (folder / "control.sock").resolve()
-    if len(str(path)) > LONGEST_SOCKET:
-        raise EnvironmentProblem(
-            f"{path} is too long for a socket: set --control to a shorter one, such as unix:/run/user/1000/ravan.sock."
-        )
-    return ControlAddress(f"{SOCKET}{path}", tls)
 
 
 def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:

@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from export.causal_lm import causal_lm
 from export.cli import app as export_app
 from export.custom import custom_model
 from export.image_classifier import image_classifier
+from export.recipe import Recipe
 from export.text_classifier import text_classifier
 from ravan.bundle import Bundle, open_bundle
 from ravan.spec import AdapterSpec, LayerSpec, TensorSpec
@@ -27,6 +28,7 @@ from tests.decoders import write_llama
 from tests.families.words import SPECIAL, word_tokenizer
 from tests.images import SHAPES, write_vit
 from tests.seq2seq import teach, write_t5
+from tests.shared import once
 
 settings.register_profile("ravan", deadline=None)  # a busy machine is no failure
 settings.load_profile("ravan")
@@ -70,12 +72,21 @@ def spec() -> AdapterSpec:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random two-layer BERT of width 32 with a word tokenizer, as transformers saves it."""
-    folder = tmp_path_factory.mktemp("model") / "tiny-bert"
+    return once(tmp_path_factory, "tiny-bert", _write_bert)
+
+
+@pytest.fixture(scope="session")
+def shallow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with one layer, which is exported sooner."""
+    return once(tmp_path_factory, "shallow-bert", partial(_write_bert, layers=1))
+
+
+def _write_bert(folder: Path, layers: int = 2) -> None:
     words = [*SPECIAL, *VOCABULARY]
     config = BertConfig(
         vocab_size=len(words),
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=32,
@@ -91,63 +102,72 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 model.embeddings.word_embeddings.weight[words.index(word)] = kind + own
     model.save_pretrained(folder)
     word_tokenizer(VOCABULARY).save_pretrained(folder)
-    return folder
+
+
+def exported(
+    folders: pytest.TempPathFactory, name: str, recipe: Callable[[], Recipe], options: ExportOptions
+) -> Bundle:
+    """A bundle that all tests share, so read only."""
+    folder = once(folders, f"{name}-bundle", lambda made: export_bundle(recipe, options, made / "bundle", name))
+    return open_bundle(folder / "bundle")
 
 
 @pytest.fixture(scope="session")
 def bundle_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model exported; shared by all tests, so read only."""
-    out = tmp_path_factory.mktemp("bundle") / "bundle"
-    export_bundle(lambda: text_classifier(model_folder, LABELS, MAX_LENGTH), ExportOptions(rank=4), out, "model")
-    return out
+    recipe = partial(text_classifier, model_folder, LABELS, MAX_LENGTH)
+    return exported(tmp_path_factory, "model", recipe, ExportOptions(rank=4)).folder
 
 
 @pytest.fixture(scope="session")
 def top_bundle(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The tiny model with heads in its upper layer alone, and so a frozen prefix."""
-    out = tmp_path_factory.mktemp("top") / "bundle"
-    options = ExportOptions(rank=4, top_layers=1)
+    recipe, options = partial(text_classifier, model_folder, LABELS, MAX_LENGTH), ExportOptions(rank=4, top_layers=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("export.quantize.SMALLEST", 32 * 32)  # the tiny model's layers count as products worth keeping
-        return export_bundle(lambda: text_classifier(model_folder, LABELS, MAX_LENGTH), options, out, "model")
+        return exported(tmp_path_factory, "top", recipe, options)
 
 
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama with grouped keys and tied embeddings, and a tokenizer of single characters."""
-    return write_llama(tmp_path_factory.mktemp("model") / "tiny-llama")
+    return once(tmp_path_factory, "tiny-llama", write_llama)
 
 
 @pytest.fixture(scope="session")
 def lm_bundle(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The tiny Llama exported for next-token prediction."""
-    out = tmp_path_factory.mktemp("lm") / "bundle"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("export.quantize.SMALLEST", 32 * 32)
-        return export_bundle(lambda: causal_lm(llama_folder, 16), ExportOptions(heads=2, rank=4), out, "llama")
+        options = ExportOptions(heads=2, rank=4)
+        return exported(tmp_path_factory, "llama", partial(causal_lm, llama_folder, 16), options)
 
 
 @pytest.fixture(scope="session")
 def t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny T5 that writes the telling word of a sentence or a label, and does not know which label."""
-    folder = tmp_path_factory.mktemp("model") / "tiny-t5"
+    return once(tmp_path_factory, "tiny-t5", _write_t5)
+
+
+def _write_t5(folder: Path) -> None:
     write_t5(folder, VOCABULARY, LABELS, alike=[*WORDS.values()])
     texts = [row["text"] for row in sentences(48, 77)]
     telling = [next(word for word in text.split() if word not in FILLERS) for text in texts]
     teach(folder, texts, [[x for label in LABELS for x in (word, label)] for word in telling], steps=60)
-    return folder
 
 
 @pytest.fixture(scope="session")
 def label_bundle(t5_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The tiny T5 exported to write the names of labels, by the command line."""
-    folder = tmp_path_factory.mktemp("t5-labels")
+    return open_bundle(once(tmp_path_factory, "t5-labels", partial(_export_labels, t5_folder)) / "bundle")
+
+
+def _export_labels(t5_folder: Path, folder: Path) -> None:
     (folder / "labels.txt").write_text("\n".join(LABELS))
     options = {"labels": folder / "labels.txt", "max-length": 16, "heads": 2, "rank": 8, "out": folder / "bundle"}
     arguments = [str(x) for name, value in options.items() for x in (f"--{name}", value)]
     done = CliRunner().invoke(export_app, ["seq2seq", str(t5_folder), *arguments])
     assert done.exit_code == 0, done.output
-    return open_bundle(folder / "bundle")
 
 
 @pytest.fixture(scope="session")
@@ -165,23 +185,22 @@ def bundle(bundle_folder: Path) -> Bundle:
 @pytest.fixture(scope="session")
 def image_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """A tiny ViT for images of 1 and one for images of 3 channels."""
-    folder = tmp_path_factory.mktemp("vit")
-    return {channels: write_vit(folder / f"vit-{channels}", channels) for channels in (1, 3)}
+    return {n: once(tmp_path_factory, f"vit-{n}", partial(write_vit, channels=n)) for n in (1, 3)}
 
 
 @pytest.fixture(scope="session")
 def image_bundles(image_models: dict[int, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[int, Bundle]:
     """Both exported; shared by all tests, so read only."""
-    folder, options = tmp_path_factory.mktemp("image-bundles"), ExportOptions(heads=2, rank=4)
-    for channels, model in image_models.items():
-        export_bundle(partial(image_classifier, model, SHAPES), options, folder / str(channels), "vit")
-    return {channels: open_bundle(folder / str(channels)) for channels in image_models}
+    options = ExportOptions(heads=2, rank=4)
+    return {
+        channels: exported(tmp_path_factory, f"images-{channels}", partial(image_classifier, model, SHAPES), options)
+        for channels, model in image_models.items()
+    }
 
 
 def _custom_bundle(factory: str, folders: pytest.TempPathFactory) -> Bundle:
-    out = folders.mktemp("custom") / "bundle"
-    options = ExportOptions(heads=2, rank=3)
-    return export_bundle(lambda: custom_model(f"tests.custom_models:{factory}"), options, out, factory)
+    recipe = partial(custom_model, f"tests.custom_models:{factory}")
+    return exported(folders, factory, recipe, ExportOptions(heads=2, rank=3))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from pathlib import Path
 from ravan.errors import EnvironmentProblem
 from ravan.faults import VARIABLE
 from ravan.processes import last_line
-from server.serving import ControlAddress, control_address
+from server.control_address import ControlAddress, control_address
 from server.tls import Tls
 
 ANSWERS = '"event": "serving"'

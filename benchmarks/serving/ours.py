@@ -14,8 +14,8 @@ from demo.processes import finish
 from ravan.bundle import Bundle
 from ravan.wire import WireFormat
 from server import client
+from server.control_address import control_address
 from server.records import RoundState
-from server.serving import control_address
 from server.sql_state import open_sqlite
 from server.tls import Tls
 

@@ -18,7 +18,7 @@ from protos.ravan.v1 import fleet_pb2_grpc as rpc
 from ravan.rpc.transfer import CHANNEL_OPTIONS, chunks
 from ravan.spec import AdapterSpec
 from ravan.update import Update, decode, encode
-from server.serving import ControlAddress, control_address
+from server.control_address import ControlAddress, control_address
 from tests.e2e.processes import Fleet, free_port, until
 
 T = TypeVar("T")

@@ -40,9 +40,9 @@ def options() -> ExportOptions:
 
 
 @pytest.fixture
-def export(model_folder: Path) -> Export:
-    """Exports the tiny model."""
-    return partial(export_model, model_folder)
+def export(shallow_folder: Path) -> Export:
+    """Exports a model of one layer."""
+    return partial(export_model, shallow_folder)
 
 
 def export_model(model: Path, options: ExportOptions, out: Path) -> Bundle:
@@ -219,11 +219,8 @@ def test_the_merged_model_loads_with_transformers_and_onnxruntime(bundle: Bundle
     np.testing.assert_allclose(seen, expected, atol=1e-5)
 
 
-def test_an_adapter_of_another_bundle_is_not_merged(
-    export: Export, bundle: Bundle, options: ExportOptions, tmp_path: Path
-) -> None:
-    other = export(options, tmp_path / "other")
-    trained_adapter(other, tmp_path / "adapter.safetensors")
+def test_an_adapter_of_another_bundle_is_not_merged(bundle: Bundle, top_bundle: Bundle, tmp_path: Path) -> None:
+    trained_adapter(top_bundle, tmp_path / "adapter.safetensors")
     with pytest.raises(BundleError, match="another bundle"):
         merge_bundle(bundle, tmp_path / "adapter.safetensors", tmp_path / "merged")
     assert not (tmp_path / "merged").exists()

@@ -18,9 +18,10 @@ from protos.ravan.v1 import fleet_pb2 as pb
 from ravan.bundle import Bundle
 from ravan.rpc.transfer import CODE_KEY, chunks
 from ravan.update import Update, encode
+from server.control_address import control_address
 from server.coordinator import Coordinator
 from server.records import Run
-from server.serving import control_address, serving
+from server.serving import serving
 from server.settings import RunSettings, ServeSettings
 from tests.ravan.updates import full_update
 

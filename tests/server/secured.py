@@ -17,7 +17,8 @@ from ravan.rpc.keys import PrivateKey, new_key, public_hex
 from ravan.rpc.signing import Signing, signed_channel
 from server import client
 from server.certificates import initialize
-from server.serving import ControlAddress, Serving, serving
+from server.control_address import ControlAddress
+from server.serving import Serving, serving
 from server.settings import ServeSettings
 from server.tls import Tls
 

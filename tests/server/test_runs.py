@@ -18,11 +18,11 @@ from ravan.inputs import Metric
 from ravan.runtime.adapter import read_adapter
 from ravan.update import encode
 from server import client
+from server.control_address import control_address
 from server.errors import WrongState
 from server.exports import Exports
 from server.place import Place
 from server.records import RoundState, RunState
-from server.serving import control_address
 from server.settings import RunOptions
 from server.tables import run_table
 from tests.conftest import sentences, write_rows

@@ -15,7 +15,8 @@ from ravan.errors import EnvironmentProblem, NotTrusted, SettingsError, Unreacha
 from ravan.rpc.address import split
 from server import client
 from server.certificates import initialize
-from server.serving import ControlAddress, control_address, serving
+from server.control_address import ControlAddress, control_address
+from server.serving import serving
 from server.settings import ServeSettings
 from server.tls import Tls
 from tests.attacks.calls import call
