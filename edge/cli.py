@@ -1,6 +1,7 @@
 """ravan-edge: train on private data and share only s_i H_i."""
 
 import json
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import closing
@@ -25,6 +26,7 @@ from edge.owner_commands import app as owner_app
 from edge.runtimes import Runtime, Runtimes
 from edge.setting_out import client_settings
 from edge.settings import DEFAULT_HOME, EdgeSettings, PersonalizeSettings, PredictSettings
+from edge.updating import TRY, start_successor
 from ravan.bundle import open_bundle
 from ravan.bundle_files import OPTIONAL
 from ravan.cli.errors import run as run_app
@@ -61,7 +63,16 @@ def begin(version: VersionOption = False) -> None:
 @command(EdgeSettings)
 def run(settings: EdgeSettings) -> None:
     """Take part in federated runs until Ctrl-C, one device for each data file."""
+    if settings.update_hours and not settings.insecure:
+        start_successor(settings.home, settings.disk_mb, sys.argv[1:])
     become(client_settings(settings))
+
+
+@app.command(TRY, hidden=True)
+@command(EdgeSettings)
+def try_settings(settings: EdgeSettings) -> None:
+    """Do what run does before anybody is called, so that another version knows that this one can be started."""
+    client_settings(settings)
 
 
 @app.command()

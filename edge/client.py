@@ -37,6 +37,7 @@ from edge.rehearsal import Rehearsal
 from edge.reporting import Reporting
 from edge.runtimes import Runtime, Runtimes
 from edge.status import Board
+from edge.updating import Updates, start_again
 from ravan.cli.logs import configure_logs
 from ravan.errors import EnvironmentProblem, RavanError, SettingsError
 from ravan.files import holder
@@ -61,6 +62,7 @@ class ClientSettings:
         devices: who takes part.
         rules: when training is allowed, and what of the network.
         bandwidth: most bytes a second of all transfers, 0 for no cap.
+        update_hours: between two looks for a newer client, 0 for never.
         dry_run: whether updates are shown instead of sent; ``as_json`` to a program.
     """
 
@@ -71,6 +73,7 @@ class ClientSettings:
     devices: tuple[DeviceOptions, ...]
     rules: Rules = NO_RULES
     bandwidth: float = 0.0
+    update_hours: float = 0.0
     dry_run: bool = False
     as_json: bool = False
 
@@ -103,36 +106,57 @@ def become(settings: ClientSettings) -> NoReturn:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs the client with the settings in the file descriptor that is the first argument."""
-    with open(int(arguments[0])) as file:
-        settings = ClientSettings.from_json(file.read())
-    configure_logs()
-    run(settings)
+    """Runs the client with the settings in the file descriptor that is the first argument.
 
-
-def run(settings: ClientSettings) -> None:
-    """Takes part until Ctrl-C, or until all devices have ended.
+    The others are those of the command that became this client; it may hand over to another version of itself.
 
     Raises:
         RavanError: of the first device that failed.
     """
-    stop = threading.Event()
+    with open(int(arguments[0])) as file:
+        settings = ClientSettings.from_json(file.read())
+    configure_logs()
+    stop, told_to_end = threading.Event(), threading.Event()
+
+    def end(*_: object) -> None:
+        told_to_end.set()
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    bandwidth = Bandwidth(settings.bandwidth, stop)
+        signal.signal(number, end)
     with closing(Home(settings.worker.home, settings.worker.disk_mb * MEGABYTE)) as home:
-        end_orphan(home.folder)
-        progress = _progress(settings, home)
-        foreman = Foreman(settings.worker, Conditions(settings.rules))
-        with closing(foreman), ThreadPoolExecutor(len(settings.devices), "device") as threads:
-            clients = [connect(home, settings, o.name, stop, bandwidth, progress) for o in settings.devices]
-            make = partial(Rehearsal, as_json=settings.as_json) if settings.dry_run else Device
-            devices = [
-                make(options, client, home, foreman, settings.equipment, progress, stop)
-                for options, client in zip(settings.devices, clients, strict=True)
-            ]
-            running = {threads.submit(device.run) for device in devices}
-            _finish(running, clients, stop)
+        updates = Updates(home, 0.0 if settings.insecure or settings.dry_run else settings.update_hours, stop)
+        try:
+            run(settings, home, updates, stop)
+        except Exception as error:
+            if not (updates.on_trial or updates.hands_over):
+                raise
+            log.error("client failed", version=updates.version, reason=str(error))
+            updates.hands_over = True
+    if updates.hands_over and not told_to_end.is_set():
+        start_again(arguments[1:])
+
+
+def run(settings: ClientSettings, home: Home, updates: Updates, stop: threading.Event) -> None:
+    """Takes part until stopped, or until all devices have ended.
+
+    Raises:
+        RavanError: of the first device that failed.
+    """
+    bandwidth = Bandwidth(settings.bandwidth, stop)
+    end_orphan(home.folder)
+    progress = _progress(settings, home)
+    foreman = Foreman(settings.worker, Conditions(settings.rules))
+    with closing(foreman), ThreadPoolExecutor(len(settings.devices), "device") as threads:
+        clients = [connect(home, settings, o.name, stop, bandwidth, progress) for o in settings.devices]
+        make = partial(Rehearsal, as_json=settings.as_json) if settings.dry_run else Device
+        devices = [
+            make(options, client, home, foreman, settings.equipment, progress, stop)
+            for options, client in zip(settings.devices, clients, strict=True)
+        ]
+        updates.begin(clients, foreman.conditions)
+        running = {threads.submit(device.run) for device in devices}
+        _finish(running, clients, stop, updates)
 
 
 def _progress(settings: ClientSettings, home: Home) -> Progress:
@@ -196,7 +220,7 @@ def _device(value: dict[str, Any]) -> DeviceOptions:
     return DeviceOptions(**value | {"data": from_dict(DataOptions, value["data"])})
 
 
-def _finish(running: set[Future[None]], clients: list[FleetClient], stop: threading.Event) -> None:
+def _finish(running: set[Future[None]], clients: list[FleetClient], stop: threading.Event, updates: Updates) -> None:
     """Waits for all devices; one that fails is logged at once, and the first decides the exit code at the end."""
     failures: list[BaseException] = []
     lean_at = time.monotonic() + STARTED_SECONDS
@@ -205,6 +229,7 @@ def _finish(running: set[Future[None]], clients: list[FleetClient], stop: thread
             give_back()
             lean_at = time.monotonic() + LEAN_SECONDS
         ended, running = wait(running, timeout=CHECK_SECONDS, return_when=FIRST_COMPLETED)
+        updates.look(clients)
         if stop.is_set():
             for client in clients:
                 client.close()  # so that no call outlasts the wish to stop

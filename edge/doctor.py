@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edge.client import LOCAL_SERVER
+from edge.clients import given_up, newer_clients
 from edge.conditions import Conditions, Rules, broken
 from edge.enrollment import DAY
 from edge.findings import Finding, Verdict, problem, sound, warning
@@ -57,6 +58,9 @@ def examine(settings: DoctorSettings, clock: Callable[[], float] = time.time) ->
     yield from _memory(bundle, settings)
     yield from _data(bundle, settings, status)
     yield _versions()
+    for each in newer_clients(home):
+        if each.given_up:
+            yield warning("update", f"{given_up(each)} Tell the operator.")
     yield from _conditions(settings.rules(home))
 
 

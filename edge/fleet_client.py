@@ -1,9 +1,9 @@
 """The device's side of the Fleet service: every call is tried until the server answers."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import structlog
@@ -16,7 +16,9 @@ from protos.ravan.v1 import fleet_pb2 as pb
 from protos.ravan.v1 import fleet_pb2_grpc as rpc
 from protos.ravan.v1.enrollment_pb2 import RotateKeyRequest
 from protos.ravan.v1.enrollment_pb2_grpc import EnrollmentStub
-from ravan.errors import BundleError, MalformedUpdate, NotTrusted
+from protos.ravan.v1.releases_pb2 import FetchReleaseRequest, FindReleaseRequest, Release
+from protos.ravan.v1.releases_pb2_grpc import ReleasesStub
+from ravan.errors import BundleError, MalformedUpdate, NotTrusted, RavanError, ReleaseError
 from ravan.faults import reached
 from ravan.rpc.address import speaks_tls, tls_problem
 from ravan.rpc.refusal import code_of, sentence_of, status_of
@@ -25,6 +27,8 @@ from ravan.rpc.transfer import CHANNEL_OPTIONS, chunks
 
 log = structlog.get_logger()
 T = TypeVar("T")
+Pieces = Callable[[int], Iterable[Any]]
+"""From an offset to the messages of a call that streams from there on."""
 AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 BROKEN = {
     grpc.StatusCode.UNKNOWN,
@@ -96,7 +100,12 @@ class FleetClient:
             self._signing = Signing(identity.key)
             self._channel = signed_channel(address, identity.ca, self._signing, patience.options)
         self._stub = rpc.FleetStub(self._channel)
-        self._enrollment = EnrollmentStub(self._channel)
+        self._enrollment, self._releases = EnrollmentStub(self._channel), ReleasesStub(self._channel)
+
+    @property
+    def was_let_in(self) -> bool:
+        """Whether the server has done as it was asked, once at least."""
+        return self._was_let_in
 
     def use(self, identity: Identity) -> None:
         """Signs the calls that follow with another key of the same device."""
@@ -118,15 +127,46 @@ class FleetClient:
         Raises:
             BundleError: the server sends more than ``size`` bytes in all.
         """
+
+        def pieces(position: int) -> Iterable[pb.FetchBundleResponse]:
+            request = pb.FetchBundleRequest(device_id=self.device_id, bundle_id=bundle_id, file=file, offset=position)
+            return self._stub.FetchBundle(request, timeout=TRANSFER_SECONDS)
+
+        too_long = BundleError(f"The server sends more of {file} than its {size} bytes: tell the operator.")
+        self._fetch(pieces, write, offset, size, too_long)
+
+    def find_release(self, machine: str, version: str) -> Release | None:
+        """The client that is offered to this kind of machine, if it is newer than this version."""
+        request = FindReleaseRequest(device_id=self.device_id, machine=machine, version=version)
+        answer = self._call(lambda: self._releases.FindRelease(request, timeout=CALL_SECONDS))
+        return answer.release if answer.HasField("release") else None
+
+    def fetch_release(self, sha256: str, write: Callable[[bytes], object], offset: int, size: int) -> None:
+        """Streams a client's archive from an offset on into ``write``; after a break it goes on there.
+
+        Raises:
+            ReleaseError: the server sends more than ``size`` bytes in all.
+        """
+
+        def pieces(position: int) -> Iterable[Any]:
+            request = FetchReleaseRequest(device_id=self.device_id, sha256=sha256, offset=position)
+            return self._releases.FetchRelease(request, timeout=TRANSFER_SECONDS)
+
+        too_long = ReleaseError(f"The server sends more of a client than its {size} bytes: tell the operator.")
+        self._fetch(pieces, write, offset, size, too_long)
+
+    def _fetch(
+        self, pieces: Pieces, write: Callable[[bytes], object], offset: int, size: int, too_long: RavanError
+    ) -> None:
+        """Streams what ``pieces`` gives into ``write``; raises ``too_long`` if it exceeds ``size`` bytes."""
         position = offset
 
         def attempt() -> None:
             nonlocal position
-            request = pb.FetchBundleRequest(device_id=self.device_id, bundle_id=bundle_id, file=file, offset=position)
-            for message in self._stub.FetchBundle(request, timeout=TRANSFER_SECONDS):
+            for message in pieces(position):
                 position += len(message.data)
                 if position > size:
-                    raise BundleError(f"The server sends more of {file} than its {size} bytes: tell the operator.")
+                    raise too_long
                 write(message.data)
                 self._bandwidth.take(len(message.data))
                 reached("piece-fetched")

@@ -40,6 +40,7 @@ class Home:
     Attributes:
         identities: the devices' keys.
         uploads: the owner's record of what was sent.
+        quota: what it may take of the disk.
         folder: its own.
 
     Raises:
@@ -52,7 +53,7 @@ class Home:
         self._bundles.mkdir(exist_ok=True)
         self._lock = lock_folder(folder, "client")
         drop_temporary(devices)
-        self._quota = Quota(folder, disk_quota)
+        self.quota = Quota(folder, disk_quota)
         self._in_use: dict[str, str] = {}
         self.uploads = UploadLog(folder)
         self.identities = Identities(devices)
@@ -158,7 +159,7 @@ class Home:
         bundle_id, entries = manifest.bundle_id, {name: manifest.files[name] for name in names}
         missing = sum(entry.size for entry in entries.values()) - size_of(partial)
         try:
-            self._quota.make_room(bundle_id, missing, self._in_use.values())
+            self.quota.make_room(bundle_id, missing, self._in_use.values())
         except EnvironmentProblem:
             shutil.rmtree(partial)
             raise

@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 import structlog
 
+from edge.clients import CLIENTS
 from edge.enrollment import TRUST
 from edge.home import PERSONAL, WORK
 from edge.identity import ROTATING, Identities, Identity
@@ -27,7 +28,7 @@ log = structlog.get_logger()
 OUT_ALREADY = {"revoked", "unknown-device"}
 """Refusals by which the server says that it knows the device no more."""
 TELL_SECONDS = 20.0
-DATA = (WORK, PERSONAL, BUNDLES, STRENGTH, *CACHE_FILES, STATUS)
+DATA = (WORK, PERSONAL, BUNDLES, CLIENTS, STRENGTH, *CACHE_FILES, STATUS)
 """What stands in a home beside the keys, and is deleted; the owner's record of uploads stays."""
 
 

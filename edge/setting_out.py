@@ -49,6 +49,7 @@ def client_settings(settings: EdgeSettings) -> ClientSettings:
         devices=devices,
         rules=settings.rules(settings.home.absolute()),
         bandwidth=settings.rate,
+        update_hours=settings.update_hours,
         dry_run=settings.dry_run,
         as_json=settings.format is Format.JSON,
     )

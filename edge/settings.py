@@ -84,6 +84,9 @@ class EdgeSettings(TrainingSettings, GuestSettings):
         default=False, description="No TLS and no key, for a server on this machine that is insecure too."
     )
     key_days: NonNegativeInt = Field(90, description="Days after which the device makes itself a new key; 0 for never.")
+    update_hours: NonNegativeFloat = Field(
+        6, description="Hours between two looks for a newer client; 0 to run what was installed and nothing else."
+    )
     data: tuple[Path, ...] = Field(
         min_length=1,
         description="Private data, a device for each: JSONL or CSV (text, label; source, target), text, images, NPZ.",

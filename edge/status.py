@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import ravan
 from edge.machine import started_at
 
 STATUS = "status.json"
@@ -72,6 +73,7 @@ class Status:
         written: when it last said so.
         server: host:port.
         data: its data files.
+        software: its version.
         devices: by name.
     """
 
@@ -81,6 +83,7 @@ class Status:
     written: float
     server: str = ""
     data: tuple[str, ...] = ()
+    software: str = ""
     devices: dict[str, DeviceStatus] = field(default_factory=dict)
 
     @property
@@ -109,7 +112,8 @@ class Board:
         now, pid = clock(), os.getpid()
         data = tuple(str(path) for path in devices.values())
         starting = DeviceStatus(since=now)
-        self._status = Status(pid, started_at(pid) or "", now, now, server, data, dict.fromkeys(devices, starting))
+        status = Status(pid, started_at(pid) or "", now, now, server, data, ravan.__version__)
+        self._status = replace(status, devices=dict.fromkeys(devices, starting))
         self._write()
 
     def say(self, device: str, doing: Doing | None = None, **changes: Any) -> None:
@@ -167,12 +171,18 @@ def read_status(home: Path) -> Status | None:
         if found.pop("version") != VERSION:
             return None
         devices = {name: _device(values) for name, values in found.pop("devices").items()}
-        return Status(**{**found, "data": tuple(found["data"]), "devices": devices})
+        kept = _known(Status, found)  # a client that was newer may have said more
+        return Status(**{**kept, "data": tuple(kept["data"]), "devices": devices})
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
 def _device(values: dict[str, Any]) -> DeviceStatus:
-    known = {f.name for f in fields(DeviceStatus)}
-    kept = {name: value for name, value in values.items() if name in known}
+    kept = _known(DeviceStatus, values)
     return DeviceStatus(**{**kept, "doing": Doing(kept["doing"]), "why": tuple(kept["why"])})
+
+
+def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    """Those of the values that a dataclass has fields for."""
+    names = {f.name for f in fields(kind)}
+    return {name: value for name, value in values.items() if name in names}

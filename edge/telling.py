@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from edge.clients import Newer, given_up, newer_clients
 from edge.hours import wall_clock
 from edge.quota import size_of, whole_bundles
 from edge.status import DeviceStatus, Doing, Status, read_status
@@ -25,6 +26,7 @@ def facts(home: Path) -> dict[str, object]:
         "last_upload": received[-1] if received else None,
         "unanswered": len(uploads) - len(received),
         "bundles": bundles,
+        "newer_clients": [_newer(each) for each in newer_clients(home)],
         "disk_bytes": size_of(home),
     }
 
@@ -38,6 +40,9 @@ def words(home: Path, now: float | None = None) -> Iterator[str]:
     bundles = told["bundles"]
     assert isinstance(bundles, list)
     held = "no bundle" if not bundles else "1 bundle" if len(bundles) == 1 else f"{len(bundles)} bundles"
+    for each in newer_clients(home):
+        if each.given_up:
+            yield given_up(each)
     yield f"{home} holds {held} and takes {_megabytes(told['disk_bytes'])} of disk."
 
 
@@ -46,7 +51,8 @@ def _client(status: Status | None, now: float) -> Iterator[str]:
         yield "No client has run here yet: start it with ravan-edge run."
         return
     if status.is_alive:
-        yield f"The client runs since {wall_clock(status.began, now)} (process {status.pid})."
+        version = f"version {status.software}, " if status.software else ""
+        yield f"The client runs since {wall_clock(status.began, now)} ({version}process {status.pid})."
     elif status.ended_well:
         yield f"The client is not running: it ended at {wall_clock(status.written, now)}."
     else:
@@ -95,6 +101,12 @@ def _sent(told: dict[str, object], now: float) -> str:
         f"{count} update{'' if count == 1 else 's'} sent, {_megabytes(told['bytes_up'])} in all, the last one at {at} "
         f"(round {last['round']}, receipt {last['receipt']}); ravan-edge uploads lists them."
     )
+
+
+def _newer(client: Newer) -> dict[str, object]:
+    """A newer client that is here, or was."""
+    trial = {"starts": client.starts, "answered": client.answered, "given_up": client.given_up}
+    return {"version": client.archive.version, "sha256": client.archive.sha256, **trial}
 
 
 def _megabytes(size: object) -> str:

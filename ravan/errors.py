@@ -14,6 +14,7 @@ RavanError
 │   ├── NotFinite          NaN or Inf among its values
 │   └── NormTooLarge       it moves a head, or what is trained whole, too far
 ├── BundleError        a training bundle that must not be used
+├── ReleaseError       an archive of the client that must not be used
 ├── ExportError        a model that can't become a bundle
 ├── DataError          examples that can't be read
 │   └── NoExamples         nothing usable is left
@@ -111,6 +112,12 @@ class BundleError(RavanError):
     """A training bundle is damaged, incomplete or made for another version."""
 
     code = "bad-bundle"
+
+
+class ReleaseError(RavanError):
+    """An archive of the client is damaged, not signed by the operator, too old, or not for this machine."""
+
+    code = "bad-release"
 
 
 class ExportError(RavanError):

@@ -1,11 +1,17 @@
 """Updates, adapters and other bytes by their sha256: what every store of them does, and the one in a folder."""
 
 import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from ravan.files import move_atomically, sync_folder, write_atomically
 from server.errors import NotFound
+
+PIECE = 1 << 20  # bytes
 
 
 class Blobs(Protocol):
@@ -15,8 +21,20 @@ class Blobs(Protocol):
         """Stores bytes and returns their sha256."""
         ...
 
+    def put_file(self, file: BinaryIO, sha256: str) -> None:
+        """Stores a file of this sha256 without reading it whole."""
+        ...
+
     def get(self, sha256: str) -> bytes:
         """The bytes of a blob.
+
+        Raises:
+            NotFound: there is no such blob.
+        """
+        ...
+
+    def pieces(self, sha256: str, offset: int = 0) -> Iterator[bytes]:
+        """A blob's bytes from an offset on, in pieces of a MiB at most.
 
         Raises:
             NotFound: there is no such blob.
@@ -69,12 +87,38 @@ class FileBlobs:
         """Takes over a file with the bytes of this sha256, which need not be written again then."""
         move_atomically(file, self.path(sha256))
 
+    def put_file(self, file: BinaryIO, sha256: str) -> None:
+        """See ``Blobs``."""
+        path = self.path(sha256)
+        fresh = path.with_name(f".{sha256}.{secrets.token_hex(4)}.tmp")
+        file.seek(0)
+        try:
+            with fresh.open("xb") as out:
+                shutil.copyfileobj(file, out, PIECE)
+                out.flush()
+                os.fsync(out.fileno())
+            fresh.rename(path)
+        finally:
+            fresh.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
     def get(self, sha256: str) -> bytes:
         """See ``Blobs``."""
         try:
             return self.path(sha256).read_bytes()
         except FileNotFoundError:
             raise missing(sha256) from None
+
+    def pieces(self, sha256: str, offset: int = 0) -> Iterator[bytes]:
+        """See ``Blobs``."""
+        try:
+            file = self.path(sha256).open("rb")
+        except FileNotFoundError:
+            raise missing(sha256) from None
+        with file:
+            file.seek(offset)
+            while piece := file.read(PIECE):
+                yield piece
 
     def size(self, sha256: str) -> int:
         """See ``Blobs``."""

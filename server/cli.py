@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 
 from protos.ravan.v1 import control_pb2 as pb
+from protos.ravan.v1.releases_pb2 import Release
 from ravan.cli.errors import run
 from ravan.cli.logs import Repeats, configure_logs
 from ravan.cli.output import Format
@@ -20,7 +21,7 @@ from server import client
 from server.control_address import control_address
 from server.place import DEFAULT_STATE, Place
 from server.settings import CreateSettings, ServeSettings
-from server.tables import device_table, refused_line, run_table
+from server.tables import device_table, refused_line, run_table, size
 from server.tls import Tls
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -93,6 +94,41 @@ def sign(
     from server.signatures import sign_folder
 
     console.print(str(sign_folder(bundle, Tls.of(Place.of(state).folder).operator())), soft_wrap=True, markup=False)
+
+
+@app.command()
+def release(
+    archive: Annotated[Path, typer.Argument(help="Archive of the client, as make edge-binary writes it.")],
+    version: Annotated[str, typer.Option(help="Its version, such as 0.2.0; what its name says by default.")] = "",
+    machine: Annotated[str, typer.Option(help="x86_64 or aarch64; what its name says by default.")] = "",
+    state: StateOption = DEFAULT_STATE,
+    control: ControlOption = "",
+) -> None:
+    """Sign a version of the client with the operator's key, and offer it to devices of its kind."""
+    from server.signatures import sign_release
+
+    address = control_address(Place.of(state).folder, control)
+    signed = sign_release(archive, address.tls.operator(), version, machine)
+    client.set_release(address, archive, signed)
+    _print_releases([signed])
+
+
+@app.command()
+def releases(
+    withdraw: Annotated[str, typer.Option(help="Offer devices of this kind, such as x86_64, none any more.")] = "",
+    state: StateOption = DEFAULT_STATE,
+    control: ControlOption = "",
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """List the versions of the client that devices are offered, or withdraw one; who has it keeps it."""
+    address = control_address(Place.of(state).folder, control)
+    if withdraw:
+        client.withdraw_release(address, withdraw)
+    found = client.releases(address)
+    if output is Format.JSON:
+        print(json.dumps({"releases": _plain(found)}, indent=2))
+        return
+    _print_releases(found)
 
 
 @app.command()
@@ -205,7 +241,15 @@ def _print_run(shown: pb.Run) -> None:
     console.print(run_table(shown))
 
 
-def _plain(messages: list[pb.Run] | list[pb.Device]) -> list[dict[str, object]]:
+def _print_releases(found: list[Release]) -> None:
+    for each in found:
+        said = f"{each.version} {each.machine} {size(each.size)} sha256 {each.sha256}"
+        console.print(said, markup=False, soft_wrap=True)
+    if not found:
+        console.print("devices are offered no release")
+
+
+def _plain(messages: list[pb.Run] | list[pb.Device] | list[Release]) -> list[dict[str, object]]:
     return [
         MessageToDict(m, preserving_proto_field_name=True, always_print_fields_with_no_presence=True) for m in messages
     ]

@@ -3,17 +3,19 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
 
 from protos.ravan.v1 import control_pb2 as pb
 from protos.ravan.v1 import control_pb2_grpc as rpc
+from protos.ravan.v1.releases_pb2 import Release
 from ravan.errors import NotTrusted, RavanError, Unreachable
 from ravan.rpc.address import tls_problem
 from ravan.rpc.refusal import code_of, sentence_of, status_of
 from ravan.rpc.signing import Signing, signed_channel
-from ravan.rpc.transfer import CONTROL_OPTIONS
+from ravan.rpc.transfer import CHUNK, CONTROL_OPTIONS
 from server.control_address import ControlAddress
 from server.place import Place
 from server.signatures import signature_of
@@ -90,6 +92,31 @@ def revoke_device(address: ControlAddress, device_id: str) -> pb.RevokeDeviceRes
     """Lets a device in no more."""
     with control(address) as stub:
         return stub.RevokeDevice(pb.RevokeDeviceRequest(device_id=device_id), timeout=CALL_SECONDS)
+
+
+def set_release(address: ControlAddress, path: Path, release: Release) -> None:
+    """Has a signed archive of the client offered to devices of its kind."""
+
+    def messages() -> Iterator[pb.SetReleaseRequest]:
+        yield pb.SetReleaseRequest(release=release)
+        with path.open("rb") as file:
+            while piece := file.read(CHUNK):
+                yield pb.SetReleaseRequest(data=piece)
+
+    with control(address) as stub:
+        stub.SetRelease(messages(), timeout=CREATE_SECONDS)
+
+
+def releases(address: ControlAddress) -> list[Release]:
+    """The releases that are offered, by machine."""
+    with control(address) as stub:
+        return list(stub.ListReleases(pb.ListReleasesRequest(), timeout=CALL_SECONDS).releases)
+
+
+def withdraw_release(address: ControlAddress, machine: str) -> Release:
+    """Offers a kind of machine no release any more."""
+    with control(address) as stub:
+        return stub.WithdrawRelease(pb.WithdrawReleaseRequest(machine=machine), timeout=CALL_SECONDS).release
 
 
 Overview = tuple[list[pb.Run], list[pb.Device], Mapping[str, int] | None]

@@ -18,6 +18,7 @@ from server.coordinator import Coordinator
 from server.enrollment import hash_of
 from server.errors import BadRequest, NotFound
 from server.guard import Context, guarded, printable
+from server.releases import take, withdraw
 from server.report import RUN_STATES, report_devices, report_run
 from server.settings import RunSettings
 from server.storage import Storage
@@ -30,7 +31,7 @@ LONGEST_VALID = 366 * 86_400.0  # seconds
 
 
 class Control(rpc.ControlServicer):
-    """Creates, changes and shows runs; says which devices may take part."""
+    """Creates, changes and shows runs; says which devices may take part, and which client they are offered."""
 
     def __init__(
         self,
@@ -130,6 +131,26 @@ class Control(rpc.ControlServicer):
         data = await self._coordinator.exports.read(run, best=request.best)
         for piece in chunks(data):
             yield pb.ExportAdapterResponse(data=piece)
+
+    @guarded
+    async def SetRelease(
+        self, request_iterator: AsyncIterator[pb.SetReleaseRequest], context: Context
+    ) -> pb.SetReleaseResponse:
+        """Takes a signed archive of the client."""
+        await take(self._storage, self._operator, request_iterator)
+        return pb.SetReleaseResponse()
+
+    @guarded
+    async def ListReleases(self, request: pb.ListReleasesRequest, context: Context) -> pb.ListReleasesResponse:
+        """The releases that are offered, by machine."""
+        offered = await self._storage.call(self._storage.state.releases)
+        return pb.ListReleasesResponse(releases=[release.archive.to_proto(release.signature) for release in offered])
+
+    @guarded
+    async def WithdrawRelease(self, request: pb.WithdrawReleaseRequest, context: Context) -> pb.WithdrawReleaseResponse:
+        """Offers a kind of machine none any more."""
+        release = await withdraw(self._storage, request.machine)
+        return pb.WithdrawReleaseResponse(release=release.archive.to_proto(release.signature))
 
     async def _report(self, run_id: str) -> pb.Run:
         run = await self._storage.call(self._storage.state.run, run_id)

@@ -285,6 +285,7 @@ STATUS: dict[type[RavanError], grpc.StatusCode] = {
     errors.NormTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
     errors.SettingsError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.BundleError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.ReleaseError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.DataError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NoExamples: grpc.StatusCode.FAILED_PRECONDITION,
     errors.RuntimeProblem: grpc.StatusCode.UNAVAILABLE,

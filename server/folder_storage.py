@@ -26,6 +26,7 @@ class FolderStorage(Storage):
         partials/      uploads whose line broke, one of a part at most, dropped with their round
         adapters/      every round's adapter by sha256
         optimizer/     what the active run's server optimizer remembers after the last round
+        archives/      of the client's releases by sha256, dropped when they are offered no more
         published/     <run>/best.safetensors and last.safetensors
         tls/           certificates and keys, see server/tls.py
         lock           held by the one server that uses the folder
@@ -37,6 +38,7 @@ class FolderStorage(Storage):
     updates: FileBlobs
     adapters: FileBlobs
     optimizer: FileBlobs
+    archives: FileBlobs
 
     def __init__(self, folder: Path) -> None:
         super().__init__(threads=1)
@@ -44,7 +46,8 @@ class FolderStorage(Storage):
         self._folder = folder
         self._lock = lock_folder(folder, "server")
         self.updates, self.adapters = FileBlobs(folder / "updates"), FileBlobs(folder / "adapters")
-        self.optimizer, self.partials = FileBlobs(folder / "optimizer"), Partials(folder / "partials")
+        self.optimizer, self.archives = FileBlobs(folder / "optimizer"), FileBlobs(folder / "archives")
+        self.partials = Partials(folder / "partials")
         self.state = open_sqlite(folder)
         self._together = JointCalls(self.state, self._database)
         self.shelf, self.peers = OwnShelf(), Alone(self.state)
@@ -53,6 +56,8 @@ class FolderStorage(Storage):
                 self.updates.drop(sha256)
         for sha256 in set(self.optimizer.names()) - {self._remembered()}:  # of rounds that a crash cut off
             self.optimizer.drop(sha256)
+        for sha256 in set(self.archives.names()) - {release.archive.sha256 for release in self.state.releases()}:
+            self.archives.drop(sha256)
         self.drop_partials()
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ravan.norms import Norms
+from ravan.rpc.vouching import Archive
 from ravan.runtime.session import Evaluation
 from server.settings import RunOptions
 
@@ -124,6 +125,14 @@ class Nonce:
     public_key: str
     nonce: str
     expires_at: float
+
+
+@dataclass(frozen=True)
+class Release:
+    """A version of the client that is offered to a kind of machine, signed by the operator (hex)."""
+
+    archive: Archive
+    signature: str
 
 
 @dataclass(frozen=True)

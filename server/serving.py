@@ -15,7 +15,7 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from protos.ravan.v1 import control_pb2_grpc, enrollment_pb2_grpc, fleet_pb2_grpc
+from protos.ravan.v1 import control_pb2_grpc, enrollment_pb2_grpc, fleet_pb2_grpc, releases_pb2_grpc
 from ravan import faults
 from ravan.errors import EnvironmentProblem, SettingsError
 from ravan.rpc.address import is_local
@@ -33,6 +33,7 @@ from server.held import Held
 from server.lean import STREAM_OPTIONS, share_one_arena
 from server.messages import Opening
 from server.postgres import check_driver
+from server.releases import Releases
 from server.replays import Replays
 from server.settings import ServeSettings
 from server.storage import Storage
@@ -75,7 +76,7 @@ async def serving(settings: ServeSettings) -> AsyncIterator[Serving]:
         held = Held(storage, coordinator, random.Random())  # noqa: S311 - spreads check-ins, hides nothing
         fleet = Fleet(storage, coordinator, held, refused)
         enrollment = Enrollment(storage, refused, holder, coordinator.wake) if holder else None
-        devices = _for_devices(fleet, enrollment, checks, before_devices)
+        devices = _for_devices(fleet, Releases(storage, refused), enrollment, checks, before_devices)
         operators = grpc.aio.server(
             interceptors=before_operator or [Opening(refused)], options=[*OPERATOR_OPTIONS, NOT_SHARED]
         )
@@ -123,17 +124,19 @@ def _credentials(settings: ServeSettings) -> grpc.ServerCredentials | None:
 
 def _for_devices(
     fleet: Fleet,
+    releases: Releases,
     enrollment: Enrollment | None,
     checks: health.aio.HealthServicer,
     gates: Sequence[Gate],
 ) -> grpc.aio.Server:
-    """Fleet, and Enrollment where there is an operator's key to tell of."""
+    """Fleet and Releases, and Enrollment where there is an operator's key to tell of."""
     server = grpc.aio.server(
         interceptors=gates or [Opening(fleet.refused)],
         options=[*CHANNEL_OPTIONS, *STREAM_OPTIONS, STREAMS, NOT_SHARED],
         maximum_concurrent_rpcs=MOST_CALLS,
     )
     fleet_pb2_grpc.add_FleetServicer_to_server(fleet, server)
+    releases_pb2_grpc.add_ReleasesServicer_to_server(releases, server)
     if enrollment:
         enrollment_pb2_grpc.add_EnrollmentServicer_to_server(enrollment, server)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

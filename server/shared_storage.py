@@ -59,7 +59,7 @@ class SharedStorage(Storage):
         self.state = SqlState(engine)
         create_tables(engine, shared)
         self.updates, self.adapters = SqlBlobs(engine, "updates"), SqlBlobs(engine, "adapters")
-        self.optimizer = SqlBlobs(engine, "optimizer")
+        self.optimizer, self.archives = SqlBlobs(engine, "optimizer"), SqlBlobs(engine, "archives")
         self.shelf = SharedShelf(SqlBlobs(engine, "files"), folder)
         self.peers = SqlPeers(engine, url, lease)
         self._refused, self.partials = _Refusals(engine), Partials(folder / "partials")

@@ -23,10 +23,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 
-from server.blobs import missing
+from server.blobs import PIECE, missing
 from server.sql_database import SqlDatabase
-
-PIECE = 1 << 20  # bytes
 
 shared = MetaData()
 """Tables of a shared database beside those of every state."""
@@ -75,7 +73,7 @@ class SqlBlobs(SqlDatabase):
         return sha256
 
     def put_file(self, file: BinaryIO, sha256: str) -> None:
-        """Stores a file of this sha256 without reading it whole."""
+        """See ``Blobs``."""
         size = file.seek(0, 2)
         file.seek(0)
         with self.transaction() as db:
@@ -85,20 +83,17 @@ class SqlBlobs(SqlDatabase):
         """See ``Blobs``."""
         return b"".join(self.pieces(sha256))
 
-    def pieces(self, sha256: str) -> Iterator[bytes]:
-        """A blob's bytes piece by piece.
-
-        Raises:
-            NotFound: there is no such blob.
-        """
-        size, number = self.size(sha256), 0
-        while size > 0:
+    def pieces(self, sha256: str, offset: int = 0) -> Iterator[bytes]:
+        """See ``Blobs``."""
+        left, (number, skip) = self.size(sha256) - offset, divmod(offset, PIECE)
+        while left > 0:
             mine = blob_pieces.c.number == number
             row = self.first(select(blob_pieces.c.data).where(self._is(blob_pieces, sha256), mine))
             if row is None:
                 raise missing(sha256)
-            size, number = size - len(row["data"]), number + 1
-            yield bytes(row["data"])
+            data = bytes(row["data"])[skip:]
+            left, number, skip = left - len(data), number + 1, 0
+            yield data
 
     def size(self, sha256: str) -> int:
         """See ``Blobs``."""

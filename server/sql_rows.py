@@ -6,8 +6,9 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
+from ravan.rpc.vouching import Archive
 from ravan.runtime.session import Evaluation
-from server.records import Assignment, AssignmentState, LocalReport, Round, RoundState, Run, RunState
+from server.records import Assignment, AssignmentState, LocalReport, Release, Round, RoundState, Run, RunState
 from server.settings import RunOptions
 
 
@@ -61,3 +62,8 @@ def assignment_from(row: Mapping[str, Any]) -> Assignment:
     report = LocalReport(**{k.removeprefix("local_"): v for k, v in row.items() if k.startswith("local_")})
     rest = {k: v for k, v in row.items() if not k.startswith("local_")}
     return Assignment(**{**rest, "state": AssignmentState(rest["state"])}, report=report)
+
+
+def release_from(row: Mapping[str, Any]) -> Release:
+    """The release of a row."""
+    return Release(Archive(**{k: v for k, v in row.items() if k != "signature"}), row["signature"])

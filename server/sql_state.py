@@ -1,22 +1,23 @@
 """The state in a SQL database, through SQLAlchemy Core; SQLite in a folder is the embedded default."""
 
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, func, insert, select, update
+from sqlalchemy import URL, Connection, Engine, create_engine, delete, event, func, insert, select, update
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from ravan.errors import EnvironmentProblem
 from ravan.runtime.session import Evaluation
 from server import sql_queries
 from server.errors import Conflict, NotFound, NotSelected, Revoked, WrongState
-from server.records import Assignment, AssignmentState, Device, Round, RoundState, Run, RunState
+from server.records import Assignment, AssignmentState, Device, Release, Round, RoundState, Run, RunState
 from server.sql_buffer import buffered, counted_in, counts_in, expect, fill, is_round
 from server.sql_database import WRITES
 from server.sql_keyring import SqlKeyring
-from server.sql_rows import assignment_from, assignment_row, evaluation_row, round_from, row_of, run_from
-from server.sql_tables import assignments, create_tables, devices, holders, metadata, rounds, runs
+from server.sql_rows import assignment_from, assignment_row, evaluation_row, release_from, round_from, row_of, run_from
+from server.sql_tables import assignments, create_tables, devices, holders, metadata, releases, rounds, runs
 
 DATABASE = "state.sqlite"
 _BUSY = [RunState.ACTIVE, RunState.PAUSED]
@@ -280,6 +281,27 @@ class SqlState(SqlKeyring):
             # The run first, as whoever stops it does, so that neither waits for the other.
             db.execute(update(runs).where(runs.c.run_id == run_id).values(adapter=adapter))
             _move(db, run_id, number, RoundState.AGGREGATING, **values)
+
+    def set_release(self, release: Release) -> Release | None:
+        row = {**asdict(release.archive), "signature": release.signature}
+        mine = releases.c.machine == release.archive.machine
+        with self.transaction() as db:
+            self.alone(db, "releases")
+            before = db.execute(select(releases).where(mine)).mappings().first()
+            new = self.insert_into(releases).values(row)
+            db.execute(new.on_conflict_do_update(index_elements=[releases.c.machine], set_=row))
+            return None if before is None else release_from(dict(before))
+
+    def releases(self) -> list[Release]:
+        return [release_from(row) for row in self.all(select(releases).order_by(releases.c.machine))]
+
+    def withdraw_release(self, machine: str) -> Release:
+        with self.transaction() as db:
+            gone = delete(releases).where(releases.c.machine == machine).returning(*releases.c)
+            row = db.execute(gone).mappings().first()
+            if row is None:
+                raise NotFound(f"No release is offered to {machine!r}: see ravan-server releases.")
+            return release_from(dict(row))
 
 
 def _move(db: Connection, run_id: str, number: int, expected: RoundState, **values: Any) -> None:

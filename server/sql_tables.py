@@ -120,6 +120,18 @@ tokens = Table(
     Column("device_id", String(64)),
 )
 
+releases = Table(
+    "releases",
+    metadata,
+    Column("machine", String(24), primary_key=True),
+    Column("version", String(40), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("tree", String(64), nullable=False),
+    Column("unpacked", BigInteger, nullable=False),
+    Column("signature", String(128), nullable=False),
+)
+
 nonces = Table(
     "nonces",
     metadata,

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from ravan.runtime.session import Evaluation
 from server.keyring import Keyring
-from server.records import Assignment, AssignmentState, Device, Round, Run, RunState
+from server.records import Assignment, AssignmentState, Device, Release, Round, Run, RunState
 
 
 class State(Keyring, Protocol):
@@ -162,6 +162,22 @@ class State(Keyring, Protocol):
         optimizer_memory: str | None = None,
     ) -> None:
         """An aggregated round's adapter becomes the run's, together with what the server optimizer remembers."""
+
+    def set_release(self, release: Release) -> Release | None:
+        """Offers a release to its kind of machine; returns the one before."""
+        ...
+
+    def releases(self) -> list[Release]:
+        """The releases that are offered, by machine."""
+        ...
+
+    def withdraw_release(self, machine: str) -> Release:
+        """Offers a kind of machine none any more.
+
+        Raises:
+            NotFound: none is offered to it.
+        """
+        ...
 
     def close(self) -> None:
         """Releases the storage."""

@@ -28,6 +28,7 @@ class Storage(ABC):
         updates: received updates, dropped some rounds later.
         adapters: every round's adapter.
         optimizer: what the active run's server optimizer remembers after the last round.
+        archives: of the client's releases.
         shelf: bundles and held-out examples.
         peers: the servers that share all this.
         partials: uploads whose line broke, of this server alone.
@@ -37,6 +38,7 @@ class Storage(ABC):
     updates: Blobs
     adapters: Blobs
     optimizer: Blobs
+    archives: Blobs
     shelf: Shelf
     peers: Peers
     partials: Partials

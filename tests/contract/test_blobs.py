@@ -1,16 +1,17 @@
 """What every store of blobs must do."""
 
 import hashlib
+import io
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from server.blobs import Blobs, FileBlobs
+from server.blobs import PIECE, Blobs, FileBlobs
 from server.errors import NotFound
 from server.postgres import open_engine
-from server.sql_blobs import PIECE, SqlBlobs, shared
+from server.sql_blobs import SqlBlobs, shared
 from server.sql_tables import create_tables
 from tests.contract.conftest import STATES
 
@@ -36,6 +37,21 @@ def test_bytes_come_back_by_their_sha256_after_a_restart(open_blobs: Open, size:
     assert name == hashlib.sha256(data).hexdigest()
     blobs = open_blobs("adapters")
     assert (blobs.get(name), blobs.size(name), blobs.names()) == (data, size, [name])
+
+
+@pytest.mark.parametrize("size", [0, 5, PIECE, 2 * PIECE + 5])
+def test_a_file_goes_in_and_comes_out_piece_by_piece_from_any_offset(open_blobs: Open, size: int) -> None:
+    data, blobs = hashlib.shake_128(b"archive").digest(size), open_blobs("releases")
+    name = hashlib.sha256(data).hexdigest()
+    for _ in range(2):
+        blobs.put_file(io.BytesIO(data), name)
+    assert (blobs.get(name), blobs.names()) == (data, [name])
+    for offset in (0, 1, PIECE - 1, PIECE, PIECE + 1, size, size + 1):
+        pieces = list(blobs.pieces(name, offset))
+        assert b"".join(pieces) == data[offset:]
+        assert max(map(len, pieces), default=0) <= PIECE
+    with pytest.raises(NotFound):
+        list(blobs.pieces("0" * 64))
 
 
 def test_the_same_bytes_are_one_blob_and_kinds_know_nothing_of_one_another(open_blobs: Open) -> None:

@@ -1,3 +1,4 @@
+from protos.ravan.v1 import releases_pb2 as _releases_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -186,6 +187,40 @@ class ExportAdapterResponse(_message.Message):
     DATA_FIELD_NUMBER: _ClassVar[int]
     data: bytes
     def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
+class SetReleaseRequest(_message.Message):
+    __slots__ = ("release", "data")
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    release: _releases_pb2.Release
+    data: bytes
+    def __init__(self, release: _Optional[_Union[_releases_pb2.Release, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class SetReleaseResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListReleasesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListReleasesResponse(_message.Message):
+    __slots__ = ("releases",)
+    RELEASES_FIELD_NUMBER: _ClassVar[int]
+    releases: _containers.RepeatedCompositeFieldContainer[_releases_pb2.Release]
+    def __init__(self, releases: _Optional[_Iterable[_Union[_releases_pb2.Release, _Mapping]]] = ...) -> None: ...
+
+class WithdrawReleaseRequest(_message.Message):
+    __slots__ = ("machine",)
+    MACHINE_FIELD_NUMBER: _ClassVar[int]
+    machine: str
+    def __init__(self, machine: _Optional[str] = ...) -> None: ...
+
+class WithdrawReleaseResponse(_message.Message):
+    __slots__ = ("release",)
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    release: _releases_pb2.Release
+    def __init__(self, release: _Optional[_Union[_releases_pb2.Release, _Mapping]] = ...) -> None: ...
 
 class Run(_message.Message):
     __slots__ = ("run_id", "state", "bundle_id", "model", "trainable_parameters", "rounds_planned", "rounds_published", "initial", "best_round", "rounds", "created_at", "metric", "aggregation", "buffer", "max_staleness")

@@ -76,6 +76,21 @@ class ControlStub(object):
                 request_serializer=protos_dot_ravan_dot_v1_dot_control__pb2.ExportAdapterRequest.SerializeToString,
                 response_deserializer=protos_dot_ravan_dot_v1_dot_control__pb2.ExportAdapterResponse.FromString,
                 _registered_method=True)
+        self.SetRelease = channel.stream_unary(
+                '/ravan.v1.Control/SetRelease',
+                request_serializer=protos_dot_ravan_dot_v1_dot_control__pb2.SetReleaseRequest.SerializeToString,
+                response_deserializer=protos_dot_ravan_dot_v1_dot_control__pb2.SetReleaseResponse.FromString,
+                _registered_method=True)
+        self.ListReleases = channel.unary_unary(
+                '/ravan.v1.Control/ListReleases',
+                request_serializer=protos_dot_ravan_dot_v1_dot_control__pb2.ListReleasesRequest.SerializeToString,
+                response_deserializer=protos_dot_ravan_dot_v1_dot_control__pb2.ListReleasesResponse.FromString,
+                _registered_method=True)
+        self.WithdrawRelease = channel.unary_unary(
+                '/ravan.v1.Control/WithdrawRelease',
+                request_serializer=protos_dot_ravan_dot_v1_dot_control__pb2.WithdrawReleaseRequest.SerializeToString,
+                response_deserializer=protos_dot_ravan_dot_v1_dot_control__pb2.WithdrawReleaseResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServicer(object):
@@ -137,6 +152,26 @@ class ControlServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetRelease(self, request_iterator, context):
+        """Takes a signed archive of the client, which is offered to devices of its kind in place of the one before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReleases(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawRelease(self, request, context):
+        """Offers devices of a kind no client any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -179,6 +214,21 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ExportAdapter,
                     request_deserializer=protos_dot_ravan_dot_v1_dot_control__pb2.ExportAdapterRequest.FromString,
                     response_serializer=protos_dot_ravan_dot_v1_dot_control__pb2.ExportAdapterResponse.SerializeToString,
+            ),
+            'SetRelease': grpc.stream_unary_rpc_method_handler(
+                    servicer.SetRelease,
+                    request_deserializer=protos_dot_ravan_dot_v1_dot_control__pb2.SetReleaseRequest.FromString,
+                    response_serializer=protos_dot_ravan_dot_v1_dot_control__pb2.SetReleaseResponse.SerializeToString,
+            ),
+            'ListReleases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReleases,
+                    request_deserializer=protos_dot_ravan_dot_v1_dot_control__pb2.ListReleasesRequest.FromString,
+                    response_serializer=protos_dot_ravan_dot_v1_dot_control__pb2.ListReleasesResponse.SerializeToString,
+            ),
+            'WithdrawRelease': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawRelease,
+                    request_deserializer=protos_dot_ravan_dot_v1_dot_control__pb2.WithdrawReleaseRequest.FromString,
+                    response_serializer=protos_dot_ravan_dot_v1_dot_control__pb2.WithdrawReleaseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -399,6 +449,87 @@ class Control(object):
             '/ravan.v1.Control/ExportAdapter',
             protos_dot_ravan_dot_v1_dot_control__pb2.ExportAdapterRequest.SerializeToString,
             protos_dot_ravan_dot_v1_dot_control__pb2.ExportAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRelease(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/ravan.v1.Control/SetRelease',
+            protos_dot_ravan_dot_v1_dot_control__pb2.SetReleaseRequest.SerializeToString,
+            protos_dot_ravan_dot_v1_dot_control__pb2.SetReleaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReleases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ravan.v1.Control/ListReleases',
+            protos_dot_ravan_dot_v1_dot_control__pb2.ListReleasesRequest.SerializeToString,
+            protos_dot_ravan_dot_v1_dot_control__pb2.ListReleasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawRelease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ravan.v1.Control/WithdrawRelease',
+            protos_dot_ravan_dot_v1_dot_control__pb2.WithdrawReleaseRequest.SerializeToString,
+            protos_dot_ravan_dot_v1_dot_control__pb2.WithdrawReleaseResponse.FromString,
             options,
             channel_credentials,
             insecure,

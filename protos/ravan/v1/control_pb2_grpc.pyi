@@ -49,6 +49,11 @@ class ControlStub:
     """Lets a device in no more, from its next call on, and takes back what it has in the open round."""
     ExportAdapter: _grpc.UnaryStreamMultiCallable[_control_pb2.ExportAdapterRequest, _control_pb2.ExportAdapterResponse]
     """Streams the best or last adapter as a safetensors file."""
+    SetRelease: _grpc.StreamUnaryMultiCallable[_control_pb2.SetReleaseRequest, _control_pb2.SetReleaseResponse]
+    """Takes a signed archive of the client, which is offered to devices of its kind in place of the one before."""
+    ListReleases: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListReleasesRequest, _control_pb2.ListReleasesResponse]
+    WithdrawRelease: _grpc.UnaryUnaryMultiCallable[_control_pb2.WithdrawReleaseRequest, _control_pb2.WithdrawReleaseResponse]
+    """Offers devices of a kind no client any more."""
 
 @_typing.type_check_only
 class ControlAsyncStub(ControlStub):
@@ -71,6 +76,11 @@ class ControlAsyncStub(ControlStub):
     """Lets a device in no more, from its next call on, and takes back what it has in the open round."""
     ExportAdapter: _aio.UnaryStreamMultiCallable[_control_pb2.ExportAdapterRequest, _control_pb2.ExportAdapterResponse]  # type: ignore[assignment]
     """Streams the best or last adapter as a safetensors file."""
+    SetRelease: _aio.StreamUnaryMultiCallable[_control_pb2.SetReleaseRequest, _control_pb2.SetReleaseResponse]  # type: ignore[assignment]
+    """Takes a signed archive of the client, which is offered to devices of its kind in place of the one before."""
+    ListReleases: _aio.UnaryUnaryMultiCallable[_control_pb2.ListReleasesRequest, _control_pb2.ListReleasesResponse]  # type: ignore[assignment]
+    WithdrawRelease: _aio.UnaryUnaryMultiCallable[_control_pb2.WithdrawReleaseRequest, _control_pb2.WithdrawReleaseResponse]  # type: ignore[assignment]
+    """Offers devices of a kind no client any more."""
 
 class ControlServicer(metaclass=_abc_1.ABCMeta):
     """What an operator says to the server. Served on an address of its own, never to devices: a socket that only the
@@ -138,5 +148,28 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_control_pb2.ExportAdapterResponse], _abc.AsyncIterator[_control_pb2.ExportAdapterResponse]]:
         """Streams the best or last adapter as a safetensors file."""
+
+    @_abc_1.abstractmethod
+    def SetRelease(
+        self,
+        request_iterator: _MaybeAsyncIterator[_control_pb2.SetReleaseRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.SetReleaseResponse, _abc.Awaitable[_control_pb2.SetReleaseResponse]]:
+        """Takes a signed archive of the client, which is offered to devices of its kind in place of the one before."""
+
+    @_abc_1.abstractmethod
+    def ListReleases(
+        self,
+        request: _control_pb2.ListReleasesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ListReleasesResponse, _abc.Awaitable[_control_pb2.ListReleasesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def WithdrawRelease(
+        self,
+        request: _control_pb2.WithdrawReleaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.WithdrawReleaseResponse, _abc.Awaitable[_control_pb2.WithdrawReleaseResponse]]:
+        """Offers devices of a kind no client any more."""
 
 def add_ControlServicer_to_server(servicer: ControlServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
