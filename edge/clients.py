@@ -167,7 +167,7 @@ class Clients:
         if self.own is not None and not self.own.answered:
             self.own = replace(self.own, answered=True)
             self._keep(self.own)
-        for each in newer_clients(self._home):
+        for each in newer_clients(self._home) if self._operator else ():
             if self.own is not None and each.archive == self.own.archive:
                 continue
             if not is_newer(each.archive.version, self.version):

@@ -197,7 +197,7 @@ def contents(scene: Scene) -> tuple[object, ...]:
     """Everything that an attack might have changed."""
     state = open_sqlite(scene.server.tls.folder.parent)
     try:
-        return state.holders(), state.devices(), state.runs()
+        return state.holders(), state.devices(), state.runs(), state.releases()
     finally:
         state.close()
 
@@ -359,7 +359,7 @@ def test_whoever_has_no_token_leaves_nothing_on_the_disk(scene: Scene) -> None:
 def test_every_rpc_of_the_operator_is_behind_the_operators_key() -> None:
     """The list that the attacks run over is not empty by accident."""
     services = {rpc.path.split("/")[1] for rpc in RPCS}
-    assert services == {"ravan.v1.Fleet", "ravan.v1.Enrollment", "ravan.v1.Control"}
+    assert services == {"ravan.v1.Fleet", "ravan.v1.Enrollment", "ravan.v1.Control", "ravan.v1.Releases"}
     assert len([rpc for rpc in RPCS if rpc.is_operators]) == len(
         control_pb2.DESCRIPTOR.services_by_name["Control"].methods
     )

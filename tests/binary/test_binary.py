@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edge.clients import newer_clients
+from edge.status import read_status
 from export.bundle import ExportOptions, export_bundle
 from export.text_classifier import text_classifier
 from ravan.bundle import INITIAL, Precision, open_bundle
@@ -25,7 +27,7 @@ from release.freeze import SOURCES
 from release.glibc import needs
 from tests.binary.conftest import Binary
 from tests.conftest import LABELS, MAX_LENGTH, sentences, write_rows
-from tests.e2e.processes import FAST, Fleet, edge_python
+from tests.e2e.processes import FAST, Fleet, edge_python, until
 
 pytestmark = [pytest.mark.binary, pytest.mark.timeout(600)]
 SYSTEM = {"libc", "libdl", "libm", "libpthread", "librt", "libz", "ld-linux-x86-64", "ld-linux-aarch64"}
@@ -131,3 +133,22 @@ def trained(fleet: Fleet, spec: AdapterSpec, shard: Path) -> NDArray[np.float32]
 
 def numbers(update: Update) -> NDArray[np.float32]:
     return np.concatenate([update.sH.ravel(), update.saved.ravel()])
+
+
+def test_it_turns_into_a_release_and_is_answered(binary: Binary, fleet: Fleet) -> None:
+    """The same archive under a newer version: what the operator signs is what counts."""
+    fleet.serve()
+    fleet.enroll("home", fleet.run("ravan-server", "devices", "token").stdout.strip())
+    data = write_rows(fleet.folder / "private.jsonl", sentences(20, 1))
+    process = fleet.device("home", data, options=("--no-until-finished", "--update-hours", "0.0003"))
+    name = ("--version", "9.0.0", "--machine", binary.root.machine.name)
+    released = fleet.run("ravan-server", "release", str(binary.archive), *name)
+    assert released.returncode == 0, released.stderr
+    home = fleet.folder / "home"
+    until(lambda: any(each.answered for each in newer_clients(home)), "the newer client to be answered", 400)
+    (newer,) = newer_clients(home)
+    assert (newer.archive.version, newer.starts) == ("9.0.0", 1)
+    assert process.poll() is None
+    libraries = Path(f"/proc/{read_status(home).pid}/maps").read_text()  # type: ignore[union-attr]
+    assert f"clients/{newer.name}/_internal/" in libraries
+    assert "/opt/ravan-edge/_internal/" not in libraries

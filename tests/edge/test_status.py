@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import ravan
 from edge.status import STATUS, Board, Doing, read_status
 from edge.telling import facts, words
 from edge.upload_log import RECEIVED, Upload, UploadLog
@@ -73,7 +74,7 @@ def test_a_client_that_was_killed_is_told_from_one_that_runs_and_one_that_ended(
     assert client.stdout is not None
     client.stdout.readline()
     running = "\n".join(words(tmp_path))
-    assert f"(process {client.pid})" in running
+    assert f"(version {ravan.__version__}, process {client.pid})" in running
     assert "phone trains since" in running
     assert "round 3, step 40 of 100 (loss 1.250)" in running
     client.send_signal(signal.SIGKILL)

@@ -34,3 +34,4 @@ def test_it_has_a_user_a_limit_and_the_last_turn() -> None:
     wanted |= {"IOSchedulingClass": "idle", "ProtectSystem": "strict", "NoNewPrivileges": "yes"}
     assert {name: service.get(name) for name in wanted} == wanted
     assert "MemoryMax" in service
+    assert "NoExecPaths" not in service  # newer clients run from the state's folder
