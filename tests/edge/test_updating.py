@@ -148,10 +148,10 @@ def test_a_client_on_trial_is_kept_once_the_server_answers(
         assert updates.on_trial
         connection.check_in("one", pb.Capabilities(head_budget=1.0))
         updates.look([connection])
-        assert not updates.on_trial
         time.sleep(1.1)
         updates.look([connection])
     assert not updates.hands_over
+    assert not Updates(home, OFTEN, stop).on_trial
     assert (home.folder / CLIENTS / on_trial).is_dir()
 
 
