@@ -24,7 +24,7 @@ from server import client
 from server.blobs import FileBlobs
 from server.certificates import initialize
 from server.cli import app
-from server.serving import control_address
+from server.control_address import control_address
 from server.signatures import sign_release
 from server.tls import Tls
 from tests.archives import entry, program, signed_archive, write_archive
