@@ -173,7 +173,7 @@ edge-reliability: setup
 # Every model family from export to merged model, and README's table of them.
 families: setup
 	rm -rf .families
-	$(BIN)/python -m pytest tests/families --families-report .families
+	$(BIN)/python -m pytest -m "not large" tests/families --families-report .families
 	$(BIN)/python scripts/families_table.py .families
 
 format: setup

@@ -174,6 +174,15 @@ def quantized_weight(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return _per_column(weight, np.abs(_pairs(weight)).max(axis=0) / LARGEST_PAIR)
 
 
+def quantized_rows(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """W [rows, width] as int8 and a scale per row [rows], float32, to be multiplied from both sides."""
+    rows = np.maximum(np.abs(_pairs(weight.T)).max(axis=0) / LARGEST_PAIR, np.abs(weight).max(axis=1) / LARGEST)
+    rows = np.maximum(rows, np.finfo(np.float32).tiny)
+    over = np.abs(_pairs(weight / rows[:, None])).max(axis=1) / LARGEST_PAIR  # of each two rows
+    int8, scale = _per_column(weight.T, rows * np.maximum(np.repeat(over, 2)[: len(rows)], 1))
+    return int8.T, scale
+
+
 def _per_column(weight: np.ndarray, least: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """W [d_in, d_out] as int8 and one scale per column [d_out], not below ``least``; W is about their product."""
     scale = np.maximum(np.abs(weight).max(axis=0) / LARGEST, np.maximum(least, np.finfo(np.float32).tiny))

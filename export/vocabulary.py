@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from export.autodiff.backward import constant, dims
 from export.onnx_builder import Builder
-from export.quantize import LARGEST, frozen_matrix
+from export.quantize import frozen_matrix, quantized_rows
 from ravan.bundle import Precision
 
 
@@ -56,8 +56,7 @@ class Vocabulary:
         self._factor, self._cap = head.scale, head.cap
         self._scale: ir.Value | None = None
         if precision is Precision.INT8:
-            scale = np.maximum(np.abs(weight).max(axis=1) / LARGEST, np.finfo(np.float32).tiny).astype(np.float32)
-            weight = np.rint(weight / scale[:, None]).astype(np.int8)
+            weight, scale = quantized_rows(weight)
             self._scale = b.constant(scale)  # [vocabulary]
         self._rows = b.constant(np.ascontiguousarray(weight))  # [vocabulary, width]
         self._columns = b.constant(np.ascontiguousarray(weight.T))  # [width, vocabulary]

@@ -37,6 +37,8 @@ DEVICE_POINTS = frozenset(
 )
 """Every point of a device: of a file, whatever it is for; then of the download, the local run, which is in the worker,
 and the upload."""
+RELEASE_POINTS = frozenset({"archive-stored", "client-fetched", "client-unpacked"})
+"""Of a client's newer version, at server and device."""
 
 
 class Fault:
@@ -72,6 +74,11 @@ def asked() -> Fault | None:
     if text is None:
         return None
     point, _, time = text.partition(":")
-    if point not in POINTS | DEVICE_POINTS or not time.isascii() or not time.isdigit() or int(time) < 1:
+    if (
+        point not in POINTS | DEVICE_POINTS | RELEASE_POINTS
+        or not time.isascii()
+        or not time.isdigit()
+        or int(time) < 1
+    ):
         raise SettingsError(f"{VARIABLE}={text} is no point and time: it is for tests alone, leave it unset.")
     return Fault(point, int(time))

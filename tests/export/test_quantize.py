@@ -12,7 +12,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from export.forward import IR_VERSION, OPSET
 from export.onnx_builder import Builder
-from export.quantize import quantize_embeddings, quantize_frozen_products
+from export.quantize import quantize_embeddings, quantize_frozen_products, quantized_rows
 from export.row_sizes import EVEN
 
 WIDTH, OUT = 256, 192
@@ -76,6 +76,19 @@ def test_no_pair_of_products_leaves_16_bits(depth: int) -> None:
     worst = 255 * stored.numpy().astype(np.int64)
     pairs = worst[0 : depth - 1 : 2] + worst[1::2]
     assert -(2**15) <= pairs.min() <= pairs.max() < 2**15
+
+
+@pytest.mark.parametrize("rows", [30, 31])
+def test_no_pair_leaves_16_bits_from_either_side(rows: int) -> None:
+    generator = np.random.default_rng(0)
+    weight = generator.choice(np.array([-1, 1, 1], np.float32), (rows, WIDTH))
+    weight *= generator.uniform(0.1, 10, (rows, 1)).astype(np.float32)
+    int8, scale = quantized_rows(weight)
+    np.testing.assert_allclose(int8 * scale[:, None], weight, atol=np.abs(weight).max() / 60)
+    for stored in (int8, int8.T):
+        worst = 255 * stored.astype(np.int64)
+        pairs = worst[0 : len(worst) - 1 : 2] + worst[1::2]
+        assert -(2**15) <= pairs.min() <= pairs.max() < 2**15
 
 
 def test_small_rows_of_a_gradient_survive_beside_large_ones(weight: np.ndarray) -> None:

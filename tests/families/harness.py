@@ -3,9 +3,10 @@
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,6 +27,15 @@ from tests.families.device import BATCH, Outcome
 DEVICE = Path(__file__).with_name("device.py")
 TOLERANCE = 1e-4
 NOTHING = "nothing"
+KIN = frozenset(
+    {
+        *("Mistral-causal-lm", "Qwen2-causal-lm", "Gemma-causal-lm", "Gemma 2-causal-lm"),
+        *("RoBERTa-token-classification", "XLM-R-text-classification", "XLM-R-token-classification"),
+        *("ELECTRA-token-classification", "DistilBERT-token-classification"),
+        *("DeiT-image-classification", "mT5-seq2seq"),
+    }
+)
+"""Families and tasks that take the same way through the code as others: make families tries them as well."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,11 @@ class Family:
 
     def __str__(self) -> str:
         return f"{self.model}-{self.task}"
+
+
+def every(families: Sequence[Family]) -> list[Any]:
+    """Parameters of a test; of those that are much like another one the kin mark says so."""
+    return [pytest.param(each, id=str(each), marks=[pytest.mark.kin] if str(each) in KIN else []) for each in families]
 
 
 @dataclass(frozen=True)

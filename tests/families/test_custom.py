@@ -8,7 +8,7 @@ import pytest
 from export.custom import custom_model
 from tests.custom_models import write_tags, write_values, write_windows
 from tests.e2e.processes import edge_python
-from tests.families.harness import Family, Figures, check_family
+from tests.families.harness import Family, Figures, check_family, every
 
 ALL = "patches, query, key, value (every linear layer but the last)"
 ENCODER = "into, out_proj, linear1, linear2 (of nn.TransformerEncoder)"
@@ -33,6 +33,6 @@ FAMILIES = (
 )
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=str)
+@pytest.mark.parametrize("family", every(FAMILIES))
 def test_a_module_goes_all_the_way(family: Family, tmp_path: Path, report: Callable[[Family, Figures], None]) -> None:
     report(family, check_family(family, tmp_path, edge_python()))

@@ -23,7 +23,7 @@ from transformers import (
 from export.causal_lm import causal_lm
 from tests.conftest import write_rows
 from tests.e2e.processes import edge_python
-from tests.families.harness import NOTHING, Family, Figures, check_family
+from tests.families.harness import NOTHING, Family, Figures, check_family, every
 from tests.families.words import byte_tokenizer
 
 LINE = "the same line again, and the same line again."
@@ -70,6 +70,6 @@ FAMILIES = (
 )
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=str)
+@pytest.mark.parametrize("family", every(FAMILIES))
 def test_a_family_goes_all_the_way(family: Family, tmp_path: Path, report: Callable[[Family, Figures], None]) -> None:
     report(family, check_family(family, tmp_path, edge_python()))

@@ -10,7 +10,7 @@ from transformers import MT5Config, UMT5Config
 from export.seq2seq import seq2seq
 from tests.conftest import LABELS, VOCABULARY, sentences, write_rows
 from tests.e2e.processes import edge_python
-from tests.families.harness import NOTHING, Family, Figures, check_family
+from tests.families.harness import NOTHING, Family, Figures, check_family, every
 from tests.seq2seq import write_t5
 
 ADAPTED = "q, v (of SelfAttention)"
@@ -39,6 +39,6 @@ FAMILIES = (
 )
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=str)
+@pytest.mark.parametrize("family", every(FAMILIES))
 def test_a_family_goes_all_the_way(family: Family, tmp_path: Path, report: Callable[[Family, Figures], None]) -> None:
     report(family, check_family(family, tmp_path, edge_python()))

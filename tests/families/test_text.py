@@ -24,7 +24,7 @@ from export.text_classifier import text_classifier
 from export.token_classifier import token_classifier
 from tests.conftest import LABELS, MAX_LENGTH, VOCABULARY, WORDS, sentences, write_rows
 from tests.e2e.processes import edge_python
-from tests.families.harness import Family, Figures, check_family
+from tests.families.harness import Family, Figures, check_family, every
 from tests.families.words import byte_tokenizer, piece_tokenizer, word_tokenizer
 
 SIZES = {
@@ -107,6 +107,6 @@ FAMILIES = (
 )
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=str)
+@pytest.mark.parametrize("family", every(FAMILIES))
 def test_a_family_goes_all_the_way(family: Family, tmp_path: Path, report: Callable[[Family, Figures], None]) -> None:
     report(family, check_family(family, tmp_path, edge_python()))

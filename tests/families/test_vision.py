@@ -23,7 +23,7 @@ from transformers import (
 from export.image_classifier import image_classifier
 from ravan.errors import ExportError
 from tests.e2e.processes import edge_python
-from tests.families.harness import Family, Figures, check_family
+from tests.families.harness import Family, Figures, check_family, every
 from tests.images import HEIGHT, MEAN, SHAPES, STD, WIDTH, drawings, write_npz, write_vit
 
 TOWER: dict[str, Any] = {
@@ -81,7 +81,7 @@ FAMILIES = (
 )
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=str)
+@pytest.mark.parametrize("family", every(FAMILIES))
 def test_a_family_goes_all_the_way(family: Family, tmp_path: Path, report: Callable[[Family, Figures], None]) -> None:
     report(family, check_family(family, tmp_path, edge_python()))
 
