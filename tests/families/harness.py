@@ -27,15 +27,14 @@ from tests.families.device import BATCH, Outcome
 DEVICE = Path(__file__).with_name("device.py")
 TOLERANCE = 1e-4
 NOTHING = "nothing"
-KIN = frozenset(
+ALWAYS = frozenset(
     {
-        *("Mistral-causal-lm", "Qwen2-causal-lm", "Gemma-causal-lm", "Gemma 2-causal-lm"),
-        *("RoBERTa-token-classification", "XLM-R-text-classification", "XLM-R-token-classification"),
-        *("ELECTRA-token-classification", "DistilBERT-token-classification"),
-        *("DeiT-image-classification", "mT5-seq2seq"),
+        *("LLaMA, SmolLM-causal-lm", "Gemma 3-causal-lm", "GPT-2-causal-lm", "T5-seq2seq"),
+        *("BERT-text-classification", "ModernBERT-token-classification"),
+        *("ViT-image-classification", "CLIP-image-classification", "torch module, token cross entropy-custom"),
     }
 )
-"""Families and tasks that take the same way through the code as others: make families tries them as well."""
+"""Families and tasks that make test tries too; the others go much the same way, and make families tries them all."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,10 @@ class Family:
 
 
 def every(families: Sequence[Family]) -> list[Any]:
-    """Parameters of a test; of those that are much like another one the kin mark says so."""
-    return [pytest.param(each, id=str(each), marks=[pytest.mark.kin] if str(each) in KIN else []) for each in families]
+    """Parameters of a test, of which the kin mark says which are for make families alone."""
+    return [
+        pytest.param(each, id=str(each), marks=[] if str(each) in ALWAYS else [pytest.mark.kin]) for each in families
+    ]
 
 
 @dataclass(frozen=True)
