@@ -100,13 +100,31 @@ def speaks_tls(address: str) -> bool:
 
 def _handshake(address: str, context: ssl.SSLContext) -> Mapping[str, object]:
     """The server's certificate, as far as it was verified."""
-    host, port = split(address)
     context.set_alpn_protocols(["h2"])
-    with (
-        socket.create_connection((host, port), SECONDS) as plain,
-        context.wrap_socket(plain, server_hostname=host) as spoken,
-    ):
+    with _connected(address, context) as spoken:
+        spoken.do_handshake()
         return spoken.getpeercert() or {}
+
+
+def _connected(address: str, context: ssl.SSLContext) -> ssl.SSLSocket:
+    """A connection before its handshake, at the first address of the host that takes one.
+
+    ``ssl`` forgets to close a connected socket whose line breaks while it is wrapped; this one is wrapped before.
+    """
+    host, port = split(address)
+    why = OSError("the host has no address")
+    for family, kind, _, _, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        plain = socket.socket(family, kind)
+        spoken = context.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
+        spoken.settimeout(SECONDS)
+        try:
+            spoken.connect(where)
+        except OSError as error:
+            spoken.close()
+            why = error
+        else:
+            return spoken
+    raise why
 
 
 def _reason(error: ssl.SSLCertVerificationError) -> str:
