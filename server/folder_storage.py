@@ -69,7 +69,10 @@ class FolderStorage(Storage):
         sha256 = received.sha256
         assert sha256 is not None
         async with self.hold(sha256):
-            await asyncio.to_thread(self.updates.adopt, file, sha256)
+            try:
+                await asyncio.to_thread(self.updates.adopt, file, sha256)
+            except FileNotFoundError:  # its round was closed meanwhile, which says so below
+                await asyncio.to_thread(self.updates.put, data)
             reached("update-stored")
             try:
                 await self.call(self.state.receive, received)

@@ -10,6 +10,8 @@ from ravan.files import sync_folder
 class Partials:
     """A folder with at most one file for each device's part in a round, so that what it takes is bounded.
 
+    May be used from any thread; two uploads of one part may not go on at once.
+
     A file is named after the part and the sha256 of the whole update, and holds its first bytes. Nothing of it is
     trusted: the whole is checked when it is complete.
     """
@@ -24,45 +26,48 @@ class Partials:
 
     def open(self, receipt: str, sha256: str, offset: int) -> "Partial | None":
         """The upload of a part, to go on at ``offset``; None if less than that is here."""
+        path = self._path(receipt, sha256)
         if offset == 0:
             self.drop(receipt)
             self._sha256[_name(receipt)] = sha256
-            path = self._path(receipt)
             path.touch()
-            return Partial(path, 0)
-        return Partial(self._path(receipt), offset) if self._held(receipt, sha256) >= offset else None
+        elif _size(path) < offset:
+            return None
+        return Partial(path, offset)
 
     def held(self, receipt: str, sha256: str) -> int:
-        """Bytes of this update that are here, durably."""
-        held = self._held(receipt, sha256)
-        if held:
-            with self._path(receipt).open("rb") as file:
-                os.fsync(file.fileno())
-            sync_folder(self._folder)
+        """Bytes of this update that are here, durably; what another call takes away meanwhile is not."""
+        path = self._path(receipt, sha256)
+        held = _size(path)
+        try:
+            if held:
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+                sync_folder(self._folder)
+        except FileNotFoundError:
+            return 0
         return held
 
     def drop(self, receipt: str) -> None:
         """Removes what there is of a part's upload."""
-        if _name(receipt) in self._sha256:
-            self._path(receipt).unlink(missing_ok=True)
-            self._sha256.pop(_name(receipt), None)
+        sha256 = self._sha256.pop(_name(receipt), None)
+        if sha256 is not None:
+            self._path(receipt, sha256).unlink(missing_ok=True)
 
     def keep(self, receipts: Iterable[str]) -> None:
         """Removes all but those of these parts."""
         for name in set(self._sha256) - {_name(receipt) for receipt in receipts}:
             self.drop(name)
 
-    def _path(self, receipt: str) -> Path:
-        name = _name(receipt)
-        return self._folder / f"{name}.{self._sha256[name]}"
+    def _path(self, receipt: str, sha256: str) -> Path:
+        return self._folder / f"{_name(receipt)}.{sha256}"
 
-    def _held(self, receipt: str, sha256: str) -> int:
-        if self._sha256.get(_name(receipt)) != sha256:
-            return 0
-        try:
-            return self._path(receipt).stat().st_size
-        except FileNotFoundError:
-            return 0
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _name(receipt: str) -> str:
