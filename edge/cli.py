@@ -7,28 +7,19 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 import ravan
-from edge.bench import Measurement, measure
-from edge.client import become
-from edge.enrollment import enroll as enroll_device
-from edge.enrollment import rotate as rotate_key
 from edge.errors import NotEnrolled
-from edge.fleet_client import FleetClient
-from edge.home import Home
+from edge.itself import TRY
 from edge.owner_commands import HomeOption
 from edge.owner_commands import app as owner_app
 from edge.runtimes import Runtime, Runtimes
-from edge.setting_out import client_settings
 from edge.settings import DEFAULT_HOME, EdgeSettings, PersonalizeSettings, PredictSettings
-from edge.updating import TRY, start_successor
-from ravan.bundle import open_bundle
-from ravan.bundle_files import OPTIONAL
 from ravan.cli.errors import run as run_app
 from ravan.cli.logs import configure_logs
 from ravan.cli.output import Format, RowFormat
@@ -36,8 +27,9 @@ from ravan.cli.settings import command
 from ravan.errors import SettingsError
 from ravan.rpc.address import read_authority
 from ravan.rpc.keys import read_public
-from ravan.runtime.footprint import PRESETS
-from ravan.runtime.session import require_runtime
+
+if TYPE_CHECKING:
+    from edge.bench import Measurement
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(owner_app)
@@ -63,6 +55,10 @@ def begin(version: VersionOption = False) -> None:
 @command(EdgeSettings)
 def run(settings: EdgeSettings) -> None:
     """Take part in federated runs until Ctrl-C, one device for each data file."""
+    from edge.client import become
+    from edge.setting_out import client_settings
+    from edge.updating import start_successor
+
     if settings.update_hours and not settings.insecure:
         start_successor(settings.home, settings.disk_mb, sys.argv[1:])
     become(client_settings(settings))
@@ -72,6 +68,8 @@ def run(settings: EdgeSettings) -> None:
 @command(EdgeSettings)
 def try_settings(settings: EdgeSettings) -> None:
     """Do what run does before anybody is called, so that another version knows that this one can be started."""
+    from edge.setting_out import client_settings
+
     client_settings(settings)
 
 
@@ -91,13 +89,16 @@ def enroll(
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Make this device a key and trade a token for a place among the server's devices."""
+    from edge import enrollment
+    from edge.home import Home
+
     names = name or [""]
     if len(names) != len(token):
         raise SettingsError(f"{len(token)} tokens for {len(names)} devices: give a --token for each --name.")
     trusted, expected = (None if ca is None else read_authority(ca)), read_public(operator) if operator else ""
     with closing(Home(home)) as opened:
         for each, its_token in zip(names, token, strict=True):
-            identity = enroll_device(opened.identities, each, server, trusted, its_token, expected)
+            identity = enrollment.enroll(opened.identities, each, server, trusted, its_token, expected)
             print(identity.device_id)
 
 
@@ -107,12 +108,16 @@ def rotate(
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Replace this device's key; ravan-edge run does it by itself (--key-days)."""
+    from edge import enrollment
+    from edge.fleet_client import FleetClient
+    from edge.home import Home
+
     with closing(Home(home)) as opened:
         identity = opened.identities.get(name)
         if identity is None:
             raise NotEnrolled(f"There is no device {name!r} in {home}: enroll it first.")
         with closing(FleetClient(identity.server, identity.device_id, threading.Event(), identity)) as client:
-            rotate_key(opened.identities, client)
+            enrollment.rotate(opened.identities, client)
 
 
 @app.command()
@@ -128,6 +133,12 @@ def bench(
     output: Annotated[Format, typer.Option("--format", help="text or json.")] = Format.TEXT,
 ) -> None:
     """Measure a training step on this device: time, tokens, memory, per runtime and preset."""
+    from edge.bench import measure
+    from ravan.bundle import open_bundle
+    from ravan.bundle_files import OPTIONAL
+    from ravan.runtime.footprint import PRESETS
+    from ravan.runtime.session import require_runtime
+
     opened = open_bundle(bundle, may_lack=OPTIONAL)
     manifest = opened.manifest
     require_runtime(manifest)
@@ -171,8 +182,10 @@ def predict(settings: PredictSettings) -> None:
                 print(answer.line(), flush=True)
 
 
-def bench_table(measured: Sequence[Measurement]) -> Table:
+def bench_table(measured: Sequence["Measurement"]) -> Table:
     """A line for each measurement; the prefix is what a step costs on top in the first epoch."""
+    from ravan.runtime.footprint import PRESETS
+
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     cached = any(m.prefix_seconds for m in measured)
     headings = ["runtime", "preset", "threads", "at a time", "load s", "step ms", *(["prefix ms"] if cached else [])]

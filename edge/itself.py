@@ -4,6 +4,9 @@ import os
 import sys
 from pathlib import Path
 
+TRY = "_try"
+"""The command by which a client shows that it takes these settings; it ends before it calls anybody."""
+
 
 def own_program() -> Path | None:
     """The program of the frozen folder that this is; None from source."""

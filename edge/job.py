@@ -20,6 +20,14 @@ WORKER_LOCK = "worker.lock"
 """Held by the worker of a home, in which it stands."""
 
 
+class Scope(StrEnum):
+    """What of the chosen heads a local run trains: s_i alone, H_i too, or also the saved tensors, as a round does."""
+
+    S = "s"
+    HEADS = "heads"
+    ALL = "all"
+
+
 class Priority(StrEnum):
     """How the worker shares the processor: IDLE takes what nobody else wants, LOW gives way, NORMAL does neither."""
 

@@ -17,9 +17,10 @@ import numpy as np
 from edge.finding import find_bundle
 from edge.held_out import Part, split
 from edge.home import PERSONAL, Home
+from edge.job import Scope
 from edge.quota import CACHE
 from edge.settings import PersonalizeSettings
-from edge.training import LocalRun, MiniBatches, Scope, train_locally
+from edge.training import LocalRun, MiniBatches, train_locally
 from edge.workshop import Workshop
 from ravan.bundle import Bundle
 from ravan.errors import SettingsError

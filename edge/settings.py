@@ -1,18 +1,19 @@
 """Settings of the device's programs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic_settings import SettingsConfigDict
 
 from edge.guest import GuestSettings
-from edge.job import CHECKPOINT_SECONDS, Priority
+from edge.job import CHECKPOINT_SECONDS, Priority, Scope
 from edge.runtimes import Runtime
-from edge.training import Scope
 from ravan.cli.output import Format, RowFormat
 from ravan.cli.settings import Settings, argument
-from ravan.runtime.session import RuntimeOptions
+
+if TYPE_CHECKING:
+    from ravan.runtime.session import RuntimeOptions
 
 DEFAULT_HOME = Path("ravan-edge")
 
@@ -67,8 +68,10 @@ class TrainingSettings(DeviceSettings):
     )
 
     @property
-    def session(self) -> RuntimeOptions:
+    def session(self) -> "RuntimeOptions":
         """How onnxruntime uses the machine."""
+        from ravan.runtime.session import RuntimeOptions
+
         return RuntimeOptions(self.threads, self.spinning, self.mapped_weights)
 
 

@@ -4,13 +4,13 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import Diverged
+from edge.job import Scope
 from edge.optimizer import clip, learning_rates, make_optimizer
 from ravan.heads import Scoring, are_scored, score_heads, select_heads
 from ravan.layout import Vector, trained_mask
@@ -22,23 +22,6 @@ from ravan.update import Update
 
 Trainer = Callable[[Vector, Batch], StepResult]
 """Loss and gradients at given trainables for one batch; hides the runtime."""
-
-
-class Scope(StrEnum):
-    """What of the chosen heads a local run trains: s_i alone, H_i too, or also the saved tensors, as a round does."""
-
-    S = "s"
-    HEADS = "heads"
-    ALL = "all"
-
-    def mask(self, spec: AdapterSpec, heads: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which entries of the flat vector are trained if ``heads`` [layers, heads] are chosen."""
-        mask = trained_mask(spec, heads)
-        if self is Scope.S:
-            mask[: spec.H_size] = False
-        if self is not Scope.ALL:
-            mask[spec.H_size + spec.s_size :] = False
-        return mask
 
 
 @dataclass(frozen=True)
@@ -137,7 +120,7 @@ def train_locally(
     standing = keeper.begun() or _begin(trainer, spec, base, batches, plan, head_budget, generator)
     began -= standing.seconds
     trainables, heads, losses = standing.trainables, standing.heads, standing.losses
-    trained = scope.mask(spec, heads)
+    trained = _mask(scope, spec, heads)
     optimizer = make_optimizer(plan, learning_rates(spec, plan, trained), standing.moments)
 
     def stands() -> Standing:
@@ -236,3 +219,13 @@ def _finite(result: StepResult, step: int) -> StepResult:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def _mask(scope: Scope, spec: AdapterSpec, heads: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which entries of the flat vector are trained if ``heads`` [layers, heads] are chosen."""
+    mask = trained_mask(spec, heads)
+    if scope is Scope.S:
+        mask[: spec.H_size] = False
+    if scope is not Scope.ALL:
+        mask[spec.H_size + spec.s_size :] = False
+    return mask

@@ -22,7 +22,7 @@ from edge.errors import NotLetIn, Stopped
 from edge.fleet_client import FleetClient
 from edge.home import Home
 from edge.identity import Identities
-from edge.itself import environment_for_another, own_program
+from edge.itself import TRY, environment_for_another, own_program
 from edge.quota import MEGABYTE, Quota
 from ravan.errors import RavanError
 from ravan.files import holder
@@ -33,8 +33,6 @@ log = structlog.get_logger()
 HOUR = 3600.0  # seconds
 INSTALLED = "RAVAN_INSTALLED"
 """Environment variable of a client that the installed one turned into: that one's program."""
-TRY = "_try"
-"""The command by which a client shows that it takes these settings; it ends before it calls anybody."""
 TRY_SECONDS = 180.0
 TRIAL_SECONDS = 3600.0
 """For which a client on trial waits for the server's answer before an older one has its turn."""

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 from edge.cli import app
 from edge.held_out import split
 from edge.home import PERSONAL
+from edge.job import Scope
 from edge.personal import Personalization, personalize
 from edge.settings import PersonalizeSettings
-from edge.training import LocalRun, MiniBatches, Scope, train_locally
+from edge.training import LocalRun, MiniBatches, train_locally
 from ravan.bundle import INITIAL, Bundle
 from ravan.cli.settings import validate
 from ravan.errors import BundleError, DataError, NoExamples, SettingsError

@@ -38,6 +38,6 @@ def test_the_programs_start() -> None:
 
 
 def test_a_missing_module_of_ours_is_a_defect() -> None:
-    done = launched("edge", "--help", before="sys.modules['edge.bench'] = None")
+    done = launched("edge", "--help", before="sys.modules['edge.guest'] = None")
     assert "Traceback" in done.stderr
     assert done.returncode == 1
