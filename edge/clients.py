@@ -63,8 +63,8 @@ class Newer:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
-        return name_of(self.archive)
+        """Of its folder: versions may be built twice."""
+        return f"{self.archive.version}-{self.archive.sha256[:12]}"
 
     @property
     def may_start(self) -> bool:
@@ -240,11 +240,6 @@ class Clients:
     def _remove(self, newer: Newer) -> None:
         shutil.rmtree(self._folder / newer.name, ignore_errors=True)
         (self._folder / f"{newer.name}{RECORD}").unlink(missing_ok=True)
-
-
-def name_of(archive: Archive) -> str:
-    """Of a client's folder: versions may be built twice."""
-    return f"{archive.version}-{archive.sha256[:12]}"
 
 
 def newer_clients(home: Path) -> list[Newer]:

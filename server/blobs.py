@@ -1,7 +1,6 @@
 """Updates, adapters and other bytes by their sha256: what every store of them does, and the one in a folder."""
 
 import hashlib
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -95,12 +94,9 @@ class FileBlobs:
         try:
             with fresh.open("xb") as out:
                 shutil.copyfileobj(file, out, PIECE)
-                out.flush()
-                os.fsync(out.fileno())
-            fresh.rename(path)
+            move_atomically(fresh, path)
         finally:
             fresh.unlink(missing_ok=True)
-        sync_folder(path.parent)
 
     def get(self, sha256: str) -> bytes:
         """See ``Blobs``."""
