@@ -11,7 +11,6 @@ given up, or a server in wrong hands could lead a device back to an older one by
 """
 
 import json
-import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ import ravan
 from edge.identity import ENROLLED, Identities
 from edge.itself import own_program
 from edge.quota import PARTIAL, Quota, size_of
+from edge.resuming import download
 from ravan.archives import PROGRAM, Tree, sha256_of, tree_of, unpack
 from ravan.errors import EnvironmentProblem, ReleaseError
 from ravan.faults import reached
@@ -205,14 +205,7 @@ class Clients:
                 "some space, or give more by --disk-mb."
             )
         log.info("fetching client", version=archive.version, bytes=archive.size)
-        goes_on = partial.exists()
-        try:
-            _download(archive, partial, fetch)
-        except ReleaseError:
-            partial.unlink()
-            if not goes_on:
-                raise
-            _download(archive, partial, fetch)  # what was here may be what a power cut left
+        _download(archive, partial, fetch)
         reached("client-fetched")
         shutil.rmtree(self._folder / newer.name, ignore_errors=True)
         with new_folder(self._folder / newer.name) as fresh:
@@ -281,10 +274,14 @@ def _download(archive: Archive, partial: Path, fetch: Fetch) -> None:
     Raises:
         ReleaseError: its bytes are not those that were signed.
     """
-    with partial.open("ab") as file:
-        if file.tell() < archive.size:
-            fetch(archive.sha256, file.write, file.tell(), archive.size)
-        file.flush()
-        os.fsync(file.fileno())
-    if partial.stat().st_size != archive.size or sha256_of(partial) != archive.sha256:
-        raise ReleaseError(f"What the server sends of client {archive.version} is not what was signed: it is refused.")
+
+    def check() -> None:
+        if partial.stat().st_size != archive.size or sha256_of(partial) != archive.sha256:
+            raise ReleaseError(
+                f"What the server sends of client {archive.version} is not what was signed: it is refused."
+            )
+
+    def fetch_from(write: Callable[[bytes], object], offset: int) -> None:
+        fetch(archive.sha256, write, offset, archive.size)
+
+    download(partial, archive.size, fetch_from, check, ReleaseError)

@@ -1,6 +1,5 @@
 """The folder a client keeps: its devices' identities and the bundles they share."""
 
-import os
 import re
 import secrets
 import shutil
@@ -14,6 +13,7 @@ from edge.desk import Desk
 from edge.fleet_client import FleetClient
 from edge.identity import Identities
 from edge.quota import BUNDLES, PARTIAL, Quota, mark_used, size_of
+from edge.resuming import download
 from edge.upload_log import UploadLog
 from ravan.bundle import Bundle, Manifest, open_bundle
 from ravan.bundle_files import MANIFEST, OPTIONAL, FileEntry, check_file
@@ -167,14 +167,7 @@ class Home:
         for name, entry in entries.items():
             path = partial / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            goes_on = path.exists()
-            try:
-                _fetch_file(client, bundle_id, name, path, entry)
-            except BundleError:
-                path.unlink()
-                if not goes_on:
-                    raise
-                _fetch_file(client, bundle_id, name, path, entry)  # what was here may be what a power cut left
+            _fetch_file(client, bundle_id, name, path, entry)
             reached("file-fetched")
 
 
@@ -184,12 +177,14 @@ def _fetch_file(client: FleetClient, bundle_id: str, name: str, path: Path, entr
     Raises:
         BundleError: its bytes are not those that the manifest promises.
     """
-    with path.open("ab") as file:
-        if file.tell() < entry.size:
-            client.fetch_file(bundle_id, name, file.write, file.tell(), entry.size)
-        file.flush()
-        os.fsync(file.fileno())
-    check_file(path.parents[name.count("/")], name, entry)
+
+    def fetch(write: Callable[[bytes], object], offset: int) -> None:
+        client.fetch_file(bundle_id, name, write, offset, entry.size)
+
+    def check() -> None:
+        check_file(path.parents[name.count("/")], name, entry)
+
+    download(path, entry.size, fetch, check, BundleError)
 
 
 def _partial(folder: Path) -> Path:
