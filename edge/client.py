@@ -128,7 +128,10 @@ def main(arguments: Sequence[str]) -> None:
         updates = Updates(home, 0.0 if settings.insecure or settings.dry_run else settings.update_hours, stop)
         try:
             run(settings, home, updates, stop)
+            updates.did_well()
         except Exception as error:
+            if isinstance(error, RavanError):
+                updates.did_well()
             if not (updates.on_trial or updates.hands_over):
                 raise
             log.error("client failed", version=updates.version, reason=str(error))

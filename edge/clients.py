@@ -4,10 +4,11 @@
     clients/0.2.0-5891b5b522d5.json      what the operator signed of it, and how its trial goes
     clients/0.2.0-5891b5b522d5.partial   an archive on its way
 
-The client that was installed starts the newest of them. One that the server has never answered is on trial: after
-three starts the older one goes on in its place, and once the server answers that one, the newer gets a single start
-more, for it may have been the server that was away; then it is given up. One that the server has answered is never
-given up, or a server in wrong hands could lead a device back to an older one by silence.
+The client that was installed starts the newest of them. After three starts that did not go well the older one goes on
+in its place, and once the server answers that one, the newer gets a single start more, for it may have been the server
+that was away; then it is given up. The start of one that the server has never answered, which is on trial, goes well
+with its answer. From then on a start goes well if the client runs for a minute or ends of its own accord, whatever the
+server does: in wrong hands that could lead a device back to an older one by silence else.
 """
 
 import json
@@ -34,7 +35,7 @@ from ravan.versions import is_newer, order
 log = structlog.get_logger()
 CLIENTS = "clients"
 STARTS = 3
-"""So often a client is started without an answer by the server before an older one goes on in its place."""
+"""So many starts in a row may go wrong before an older client goes on in its place."""
 RECORD = ".json"
 
 Fetch = Callable[[str, Callable[[bytes], object], int, int], None]
@@ -48,9 +49,9 @@ class Newer:
     Attributes:
         archive: what the operator signed.
         signature: by the operator's key, hex.
-        starts: since it came, without an answer.
+        starts: since it came or a start of it went well.
         answered: whether the server has ever answered it.
-        doubted: whether it has had its starts, and the server answered an older one after them.
+        doubted: whether these were too many, and the server answered an older one after them.
         given_up: whether it is never started again.
     """
 
@@ -68,8 +69,8 @@ class Newer:
 
     @property
     def may_start(self) -> bool:
-        """Whether its trial is not over, or came out well."""
-        return not self.given_up and (self.answered or self.starts < STARTS)
+        """Whether it has not had all its starts."""
+        return not self.given_up and self.starts < STARTS
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,7 @@ class Clients:
                 log.warning("newer client removed", version=each.archive.version, reason=str(error))
                 self._remove(each)
                 continue
-            if not each.answered:
-                self._keep(replace(each, starts=each.starts + 1))
+            self._keep(replace(each, starts=each.starts + 1))
             yield Successor(self._folder / each.name / PROGRAM, each.archive.version, not each.answered)
 
     def take(self, archive: Archive, signature: str, fetch: Fetch) -> bool:
@@ -162,11 +162,10 @@ class Clients:
     def answered(self) -> None:
         """Notes that the server answers the client that runs, and what follows for the others.
 
-        Older ones go. Newer ones that had their starts without an answer get one more, or have had it and are given up.
+        Older ones go. Newer ones that had all their starts get one more, or have had it and are given up.
         """
         if self.own is not None and not self.own.answered:
-            self.own = replace(self.own, answered=True)
-            self._keep(self.own)
+            self._goes_well(replace(self.own, answered=True))
         for each in newer_clients(self._home) if self._operator else ():
             if self.own is not None and each.archive == self.own.archive:
                 continue
@@ -177,6 +176,15 @@ class Clients:
                 if each.doubted:
                     log.warning("newer client given up", version=each.archive.version, starts=each.starts)
                     shutil.rmtree(self._folder / each.name, ignore_errors=True)
+
+    def did_well(self) -> None:
+        """Notes that the client that runs has run for a while or ends of its own accord; on trial that says nothing."""
+        if self.own is not None and self.own.answered and self.own.starts:
+            self._goes_well(self.own)
+
+    def _goes_well(self, own: Newer) -> None:
+        self.own = replace(own, starts=0, doubted=False)
+        self._keep(self.own)
 
     def _own(self, program: Path) -> Newer | None:
         """The one of these clients that a program is."""
@@ -253,8 +261,8 @@ def newer_clients(home: Path) -> list[Newer]:
 def given_up(newer: Newer) -> str:
     """Of one that is, for its owner."""
     return (
-        f"Version {newer.archive.version} was given up: it was started several times and the server never answered it; "
-        "an older one goes on."
+        f"Version {newer.archive.version} was given up: it was started several times and "
+        f"{'ended at once' if newer.answered else 'the server never answered it'}; an older one goes on."
     )
 
 

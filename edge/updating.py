@@ -10,7 +10,7 @@ import random
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -36,6 +36,8 @@ INSTALLED = "RAVAN_INSTALLED"
 TRY_SECONDS = 180.0
 TRIAL_SECONDS = 3600.0
 """For which a client on trial waits for the server's answer before an older one has its turn."""
+WELL_SECONDS = 60.0
+"""A client that runs for so long does not crash at every start."""
 SOON_SECONDS = 600.0
 """Within which the first look is taken."""
 HELD_SECONDS = 60.0
@@ -94,8 +96,9 @@ class Updates:
         self._seconds, self._stop = hours * HOUR, stop
         operator = operator_of(home.identities) if hours else ""
         self._clients = Clients(home.folder, operator, home.quota)
-        self._trial_ends = time.monotonic() + TRIAL_SECONDS
-        self._has_answer = False
+        now = time.monotonic()
+        self._trial_ends, self._well_at = now + TRIAL_SECONDS, now + WELL_SECONDS
+        self._has_answer = self._did_well = False
 
     @property
     def version(self) -> str:
@@ -117,15 +120,22 @@ class Updates:
         threading.Thread(target=self._watch, args=(connections, conditions), name="updates", daemon=True).start()
 
     def look(self, connections: Sequence[FleetClient]) -> None:
-        """Notes the server's first answer; hands over if a client on trial has waited too long for it."""
+        """Notes that the client runs well; hands over if one on trial has waited too long for the server's answer."""
+        if time.monotonic() > self._well_at and not self._did_well:
+            self.did_well()
         if self._has_answer or self.hands_over:
             return
         if any(connection.was_let_in for connection in connections):
-            self._clients.answered()
             self._has_answer = True
+            _noted(self._clients.answered)
         elif self.on_trial and time.monotonic() > self._trial_ends:
             log.warning("the server does not answer the new client", version=self.version)
             self._hand_over()
+
+    def did_well(self) -> None:
+        """Notes that this client does not crash at every start."""
+        self._did_well = True
+        _noted(self._clients.did_well)
 
     def _watch(self, connections: Sequence[FleetClient], conditions: Conditions) -> None:
         wait = random.uniform(0, min(self._seconds, SOON_SECONDS))  # noqa: S311 - spreads calls, hides nothing
@@ -159,6 +169,14 @@ class Updates:
         log.info("handing over to another client", version=self.version)
         self.hands_over = True
         self._stop.set()
+
+
+def _noted(note: Callable[[], None]) -> None:
+    """Makes a note if the disk takes it; without it a client has a start less."""
+    try:
+        note()
+    except OSError as error:
+        log.warning("how this client does is not noted", reason=error.strerror)
 
 
 def _can_start(successor: Successor, arguments: Sequence[str]) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from edge import updating
-from edge.clients import CLIENTS, STARTS, Clients, newer_clients, operator_of
+from edge.clients import CLIENTS, STARTS, Clients, given_up, newer_clients, operator_of
 from edge.enrollment import enroll
 from edge.fleet_client import FleetClient
 from edge.identity import ENROLLED, Identities, Identity
@@ -290,7 +290,7 @@ def test_a_client_that_was_never_answered_is_given_up_and_the_old_one_goes_on(ho
     assert offer.asked == [0]
 
 
-def test_a_client_that_was_answered_is_never_given_up_and_ends_those_before(home: Path, offers: Path) -> None:
+def test_a_client_that_was_answered_ends_those_before_and_needs_no_further_answer(home: Path, offers: Path) -> None:
     second, third, fourth = (Offer(offers, version) for version in ("0.2.0", "0.3.0", "0.4.0"))
     for offer in (second, third, fourth):
         offer.taken_by(installed(home))
@@ -302,11 +302,53 @@ def test_a_client_that_was_answered_is_never_given_up_and_ends_those_before(home
     for starts in (STARTS, 1):
         for _ in range(starts):
             assert versions(installed(home)) == ["0.4.0", "0.3.0"]
+            started(home, third).did_well()
         for _ in range(2 * STARTS):
             assert versions(installed(home)) == ["0.3.0"]
+            started(home, third).did_well()
         started(home, third).answered()
     assert held(home) == [third.name, f"{third.name}.json", f"{fourth.name}.json"]
     assert versions(installed(home)) == ["0.3.0"]
+
+
+def test_a_client_that_crashes_at_every_start_after_an_answer_is_given_up(home: Path, offers: Path) -> None:
+    offer = Offer(offers)
+    offer.taken_by(installed(home))
+    list(installed(home).successors())
+    started(home, offer).answered()
+    for starts in (STARTS, 1):
+        for _ in range(starts):
+            assert versions(installed(home)) == ["0.2.0"]
+        assert versions(installed(home)) == []
+        installed(home).answered()
+    (gone,) = newer_clients(home)
+    assert gone.given_up
+    assert "ended at once" in given_up(gone)
+    assert not offer.taken_by(installed(home))
+
+
+def test_a_start_that_goes_well_after_some_that_did_not_makes_up_for_them(home: Path, offers: Path) -> None:
+    offer = Offer(offers)
+    offer.taken_by(installed(home))
+    list(installed(home).successors())
+    started(home, offer).answered()
+    for _ in range(STARTS):
+        assert versions(installed(home)) == ["0.2.0"]
+    installed(home).answered()
+    assert versions(installed(home)) == ["0.2.0"]
+    started(home, offer).did_well()
+    for _ in range(STARTS):
+        assert versions(installed(home)) == ["0.2.0"]
+    assert versions(installed(home)) == []
+
+
+def test_to_run_for_long_without_an_answer_ends_no_trial(home: Path, offers: Path) -> None:
+    offer = Offer(offers)
+    offer.taken_by(installed(home))
+    for _ in range(STARTS):
+        assert versions(installed(home)) == ["0.2.0"]
+        started(home, offer).did_well()
+    assert versions(installed(home)) == []
 
 
 def test_a_release_after_one_that_was_given_up_is_taken(home: Path, offers: Path) -> None:

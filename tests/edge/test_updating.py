@@ -1,5 +1,6 @@
 """A client that looks for newer ones while it runs: when its owner lets it, and back if the server never answers it."""
 
+import errno
 import platform
 import sys
 import threading
@@ -164,3 +165,34 @@ def test_a_client_on_trial_that_is_not_answered_hands_over_to_the_installed_one(
         until(lambda: updates.look([connection]) or updates.hands_over, "the trial to be over")  # type: ignore[func-returns-value]
     assert stop.is_set()
     assert updates.on_trial
+
+
+def test_a_client_that_was_answered_does_well_once_it_has_run_for_a_while(
+    home: Home, device: Identity, stop: threading.Event, on_trial: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clients(home.folder, operator_of(home.identities), home.quota).answered()
+    list(Clients(home.folder, operator_of(home.identities), home.quota, program=Path("/installed")).successors())
+    assert newer_clients(home.folder)[0].starts == 1
+    monkeypatch.setattr("edge.updating.WELL_SECONDS", 0.2)
+    updates = Updates(home, OFTEN, stop)
+    assert not updates.on_trial
+    updates.look([])
+    assert newer_clients(home.folder)[0].starts == 1
+    time.sleep(0.3)
+    updates.look([])
+    assert newer_clients(home.folder)[0].starts == 0
+
+
+def test_a_full_disk_ends_no_client_that_does_well(
+    home: Home, device: Identity, stop: threading.Event, on_trial: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("edge.updating.WELL_SECONDS", 0.0)
+    monkeypatch.setattr("edge.clients.write_atomically", full)
+    updates = Updates(home, OFTEN, stop)
+    with closing(FleetClient(device.server, device.device_id, stop, device)) as connection:
+        connection.check_in("one", pb.Capabilities(head_budget=1.0))
+        updates.look([connection])
+    assert not updates.hands_over
