@@ -44,7 +44,7 @@ class Desk:
             received = fetch()
             if _sha256(received) != sha256:
                 raise MalformedUpdate("The adapter does not match its sha256: ask the operator to look at the server.")
-            write_atomically(path, received, SECRET)
+            write_atomically(path, received, SECRET, durably=False)  # its hash is looked at before every use
             reached("base-kept")
         return path
 

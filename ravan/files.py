@@ -16,10 +16,11 @@ from ravan.errors import EnvironmentProblem
 from ravan.faults import reached
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o666) -> None:
+def write_atomically(path: Path, data: bytes, mode: int = 0o666, *, durably: bool = True) -> None:
     """Writes beside ``path``, syncs, renames over it and syncs the folder.
 
-    ``mode`` is the file's from its first moment on, less what the process's umask takes: 0o600 for secrets.
+    ``mode`` is the file's from its first moment on, less what the process's umask takes: 0o600 for secrets. Not
+    ``durably``, nothing is synced: a power cut may leave anything in the file, but a killed process nothing.
     """
     temporary = _temporary(path)
     try:
@@ -27,9 +28,10 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o666) -> None:
             file.write(data)
             file.flush()
             reached("file-written")
-            os.fsync(file.fileno())
+            if durably:
+                os.fsync(file.fileno())
         reached("file-synced")
-        _rename(temporary, path)
+        _rename(temporary, path, durably=durably)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -70,10 +72,11 @@ def _temporary(path: Path) -> Path:
     return temporary
 
 
-def _rename(source: Path, path: Path) -> None:
+def _rename(source: Path, path: Path, *, durably: bool = True) -> None:
     os.replace(source, path)
     reached("file-renamed")
-    sync_folder(path.parent)
+    if durably:
+        sync_folder(path.parent)
     reached("folder-synced")
 
 
