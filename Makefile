@@ -7,9 +7,11 @@ FLOWER_VENV := .venv-flower
 RELEASE_VENV := .venv-release
 BIN := $(VENV)/bin
 PIP_VERSION := 26.3
+# Python compiles what is used when it is first imported, which is a part of all that is installed.
+INSTALL := -m pip install --quiet --no-compile
 PACKAGES := edge export protos ravan server
 
-.PHONY: setup setup-ort-training demo example-har test test-ort-training test-large test-matrix check
+.PHONY: setup setup-test setup-ort-training demo example-har test test-all test-ort-training test-large test-matrix check
 .PHONY: bench-step bench-accuracy bench-language bench-images bench-poison bench-wire reliability families format protos clean
 .DELETE_ON_ERROR:
 
@@ -17,18 +19,18 @@ setup: $(VENV)/.ready $(EDGE_VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt demo/requirements.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip==$(PIP_VERSION)
+	$(BIN)/python $(INSTALL) --upgrade pip==$(PIP_VERSION)
 	@echo "installing PyTorch, ONNX and the tools (a few minutes)"
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[demo,postgresql]' --group dev
-	$(BIN)/python -m pip install --quiet --no-deps -r demo/requirements.txt
+	$(BIN)/python $(INSTALL) -c constraints.txt torch
+	$(BIN)/python $(INSTALL) -c constraints.txt --editable '.[demo,postgresql]' --group dev
+	$(BIN)/python $(INSTALL) --no-deps -r demo/requirements.txt
 	@touch $@
 
 # What a device has: no torch, no transformers.
 $(EDGE_VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(EDGE_VENV)
-	$(EDGE_VENV)/bin/python -m pip install --quiet --upgrade pip==$(PIP_VERSION)
-	$(EDGE_VENV)/bin/python -m pip install --quiet -c constraints.txt --editable '.[edge]'
+	$(EDGE_VENV)/bin/python $(INSTALL) --upgrade pip==$(PIP_VERSION)
+	$(EDGE_VENV)/bin/python $(INSTALL) -c constraints.txt --editable '.[edge]'
 	@touch $@
 
 # A device that trains with onnxruntime-training; it also makes the artifacts for the export.
@@ -36,15 +38,15 @@ setup-ort-training: $(ORT_VENV)/.ready
 
 $(ORT_VENV)/.ready: pyproject.toml constraints-ort-training.txt
 	$(PYTHON) -m venv $(ORT_VENV)
-	$(ORT_VENV)/bin/python -m pip install --quiet --upgrade pip==$(PIP_VERSION)
-	$(ORT_VENV)/bin/python -m pip install --quiet -c constraints-ort-training.txt --editable '.[ort-training]'
+	$(ORT_VENV)/bin/python $(INSTALL) --upgrade pip==$(PIP_VERSION)
+	$(ORT_VENV)/bin/python $(INSTALL) -c constraints-ort-training.txt --editable '.[ort-training]'
 	@touch $@
 
 # What builds binaries of the client.
 $(RELEASE_VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(RELEASE_VENV)
-	$(RELEASE_VENV)/bin/python -m pip install --quiet --upgrade pip==$(PIP_VERSION)
-	$(RELEASE_VENV)/bin/python -m pip install --quiet -c constraints.txt --editable . --group release
+	$(RELEASE_VENV)/bin/python $(INSTALL) --upgrade pip==$(PIP_VERSION)
+	$(RELEASE_VENV)/bin/python $(INSTALL) -c constraints.txt --editable . --group release
 	@touch $@
 
 # Settings: make demo ARGS="--devices 10 --rounds 5"; see $(BIN)/python -m demo --help
@@ -54,15 +56,21 @@ demo: setup
 # Thirty people's phones teach a torch module of its own to tell what they do; a minute or two.
 # Settings: make example-har ARGS="--rounds 4"; see $(BIN)/python -m examples.har --help
 example-har: setup
-	$(BIN)/python -m pip install --quiet --no-deps -r examples/har/requirements.txt
+	$(BIN)/python $(INSTALL) --no-deps -r examples/har/requirements.txt
 	$(BIN)/python -m examples.har $(ARGS)
 
 # onnxruntime-training ended before Python 3.13, and has no wheels for ARM.
 ORT_WHEELS := $(shell $(PYTHON) -c "import platform, sys; print(platform.machine() != 'aarch64' and sys.version_info < (3, 13))")
 
+setup-test: setup $(if $(filter True,$(ORT_WHEELS)),setup-ort-training)
+
 # In two processes; in one, as a debugger needs it, with make test ARGS="-n 0 tests/edge -k foo"
-test: setup $(if $(filter True,$(ORT_WHEELS)),setup-ort-training)
+test: setup-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+# With what goes much the same way as another test: every family, every way to make A and B.
+test-all: setup-test
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not large and not binary" $(ARGS)
 
 # A model of 2.6 GB of weights, from torch to a device and back; minutes, 16 GB of disk, under 10 GB of memory.
 test-large: setup
@@ -108,8 +116,8 @@ check: setup
 # Our training step beside PyTorch + PEFT LoRA, into BENCHMARKS.md; takes about half an hour, on an idle machine.
 # make bench-step ARGS="--only text-8 --rounds 1"; see $(BIN)/python -m benchmarks.step --help
 bench-step: setup
-	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[demo,bench]'
-	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/requirements.txt
+	$(BIN)/python $(INSTALL) -c constraints.txt --editable '.[demo,bench]'
+	$(BIN)/python $(INSTALL) --no-deps -r benchmarks/requirements.txt
 	$(BIN)/python -m benchmarks.step $(ARGS)
 
 # What int8 products and adapters in the top half cost in accuracy, three seeds, into BENCHMARKS.md; about half an hour.
@@ -130,8 +138,8 @@ bench-server: setup $(FLOWER_VENV)/.ready
 # In an environment of its own, for its pins are not ours; they are left out too, as one of them is newer than what is served.
 $(FLOWER_VENV)/.ready: benchmarks/requirements-flower.txt
 	$(PYTHON) -m venv $(FLOWER_VENV)
-	$(FLOWER_VENV)/bin/python -m pip install --quiet --upgrade pip==$(PIP_VERSION)
-	$(FLOWER_VENV)/bin/python -m pip install --quiet --no-deps -r benchmarks/requirements-flower.txt
+	$(FLOWER_VENV)/bin/python $(INSTALL) --upgrade pip==$(PIP_VERSION)
+	$(FLOWER_VENV)/bin/python $(INSTALL) --no-deps -r benchmarks/requirements-flower.txt
 	@touch $@
 
 # What spreading a budget of heads per layer, across layers or over the top layers saves and costs, into BENCHMARKS.md;
@@ -142,8 +150,8 @@ bench-heads: setup
 
 # SmolLM2-135M learns from ten of Shakespeare's roles; about a quarter of an hour.
 bench-language: setup
-	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[demo,bench]'
-	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/requirements.txt
+	$(BIN)/python $(INSTALL) -c constraints.txt --editable '.[demo,bench]'
+	$(BIN)/python $(INSTALL) --no-deps -r benchmarks/requirements.txt
 	$(BIN)/python -m benchmarks.shakespeare $(ARGS)
 
 # A small ViT learns Fashion-MNIST from ten devices; wants Debian's package dataset-fashion-mnist, or ARGS="--data FOLDER".

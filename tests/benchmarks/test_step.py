@@ -127,7 +127,7 @@ def test_a_decoder_reads_the_labels_one_place_later(t5_bundle: Bundle, tmp_path:
     assert (noise[DECODER_INPUT_IDS][:, 0] == config["decoder_start_token_id"]).all()
 
 
-@pytest.mark.parametrize("kind", [Kind.STEP, Kind.ROUND])
+@pytest.mark.parametrize("kind", [Kind.STEP, pytest.param(Kind.ROUND, marks=pytest.mark.kin)])
 def test_both_sides_begin_with_the_same_loss(kind: Kind, bundle: Bundle, job: Job, tmp_path: Path) -> None:
     pytest.importorskip("peft", reason="make bench-step installs it")
     if kind is Kind.ROUND:

@@ -115,7 +115,13 @@ def test_the_same_options_give_the_same_bundle(bundle: Bundle, model_folder: Pat
     assert replace(again.manifest, memory={}) == replace(bundle.manifest, memory={})  # the one measured figure in it
 
 
-@pytest.mark.parametrize("init", Init)
+@pytest.mark.parametrize(
+    "init",
+    [
+        *(Init.NORMAL, Init.SHARED_SUBSPACE),
+        *(pytest.param(init, marks=pytest.mark.kin) for init in (Init.GRAM_SCHMIDT, Init.CONSTANT)),
+    ],
+)
 def test_every_init_exports(export: Export, options: ExportOptions, init: Init, tmp_path: Path) -> None:
     made = export(replace(options, init=init), tmp_path / "bundle")
     assert open_bundle(made.folder).manifest.adapter.init is init
