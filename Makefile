@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 PIP_VERSION := 26.3
 # Python compiles what is used when it is first imported, which is a part of all that is installed.
 INSTALL := -m pip install --quiet --no-compile
+# Tests start hundreds of processes, which need not compile anew what they import.
+export PYTHONDONTWRITEBYTECODE :=
 PACKAGES := edge export protos ravan server
 
 .PHONY: setup setup-test setup-ort-training demo example-har test test-all test-ort-training test-large test-matrix check

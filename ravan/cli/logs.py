@@ -50,5 +50,6 @@ def configure_logs(*first: structlog.typing.Processor, as_json: bool | None = No
             structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json),
             renderer,
         ],
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # as it is by then
+        # Standard error as it is by then; and a line at once, for a client and its worker write to the same file.
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
     )
