@@ -1,6 +1,5 @@
 """A device's loop: check in -> (bundle) -> adapter -> local run -> upload -> sleep; nothing of it trains by itself."""
 
-import errno
 import platform
 import random
 import threading
@@ -26,7 +25,7 @@ from protos.ravan.v1 import fleet_pb2 as pb
 from ravan.bundle import Bundle, Manifest
 from ravan.bundle_files import TOP_GRAPH, shortest_graph
 from ravan.cli.errors import explain_os_error
-from ravan.errors import DataError, RavanError
+from ravan.errors import DataError, DiskFull, RavanError
 from ravan.faults import reached
 from ravan.sizes import largest_size
 from ravan.spread import Spread, layers_for_budget
@@ -39,7 +38,6 @@ LATE = {"too-stale", "stale-round", "round-closed"}
 PASSING = {"stale-call", "future-call", "replayed-call", "too-many", "too-slow"}
 """Refusals of a call, not of the update that it carries: once the clock is set, or the crowd is gone, it may pass."""
 LATE_SECONDS = 0.5
-FULL = {errno.ENOSPC, errno.EDQUOT}
 MOST_TIMES = 16
 HELD_SECONDS = 2.0
 CRASHES = 3
@@ -179,8 +177,7 @@ class Device:
         except RavanError as error:
             self._fail(task, error, gives_back=True)
         except OSError as error:
-            full = error.errno in FULL  # which passes: the task waits for it until the round's deadline
-            self._fail(task, explain_os_error(error), gives_back=not full)
+            self._fail(task, explain_os_error(error), gives_back=True)
         self._deliver()
 
     def _train(self, task: pb.Task, bundle: Bundle, until: float) -> None:
@@ -219,9 +216,12 @@ class Device:
         return min(self._options.head_budget or 1.0, task.head_budget or 1.0)
 
     def _fail(self, task: pb.Task, error: RavanError, *, gives_back: bool) -> None:
-        """Raises TaskFailed, after the log and perhaps the server have been told."""
+        """Raises TaskFailed, after the log and perhaps the server have been told.
+
+        For room on a full disk, the client's or the worker's, a task waits until the round's deadline.
+        """
         self._log.error("task failed", round=task.binding.round, code=error.code, reason=str(error))
-        if gives_back:
+        if gives_back and error.code != DiskFull.code:
             self._crashes = 0
             self._give_back(task.binding, error.code)
         raise TaskFailed(str(error)) from error

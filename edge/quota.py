@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from ravan.errors import EnvironmentProblem
+from ravan.errors import DiskFull, EnvironmentProblem
 
 log = structlog.get_logger()
 PARTIAL = ".partial"
@@ -56,14 +56,15 @@ class Quota:
         Last goes the cache of frozen layers' results, if no bundle is in use that it may be of.
 
         Raises:
-            EnvironmentProblem: it does not fit even so; nothing was removed.
+            DiskFull: it does not fit even so, for want of disk; nothing was removed.
+            EnvironmentProblem: the same, for want of quota.
         """
         kept = {bundle_id, *in_use}
         others = [(folder, size_of(folder)) for folder in bundle_folders(self.home) if _id(folder) not in kept]
         cache = [path for name in CACHE_FILES if (path := self.home / name).exists()] if kept == {bundle_id} else []
         removable = sum(taken for _, taken in others) + sum(map(size_of, cache))
         if self.free + removable < size:
-            raise EnvironmentProblem(self._too_little(size, removable))
+            raise self._too_little(size, removable)
         for folder, taken in others:
             if self.free >= size:
                 return
@@ -74,12 +75,12 @@ class Quota:
                 path.unlink(missing_ok=True)
             log.info("cache removed", reason="room for a bundle")
 
-    def _too_little(self, size: int, removable: int) -> str:
+    def _too_little(self, size: int, removable: int) -> EnvironmentProblem:
         fits, least = self.free + removable, self.used - removable + size
         need = f"The bundle takes {size / 1e6:.1f} MB more and {fits / 1e6:.1f} MB are left for it"
         if self.most and self.most < least:
-            return f"{need}: give --disk-mb {-(-least // MEGABYTE)} at least."
-        return f"{need} on this disk: free some space, or give --home on another disk."
+            return EnvironmentProblem(f"{need}: give --disk-mb {-(-least // MEGABYTE)} at least.")
+        return DiskFull(f"{need} on this disk: free some space, or give --home on another disk.")
 
 
 def bundle_folders(home: Path) -> list[Path]:

@@ -56,7 +56,7 @@ def learn(home: Path, manifest: Manifest, plan: TrainingPlan, share: Share, seco
     depth = layers_for_budget(plan.head_spread, share.head_budget, layers) / layers
     known = Strength.read(home, manifest.bundle_id)
     median = statistics.median(seconds[1:])  # of any that fell into a pause nothing remains
-    known.learned(depth, median / plan.batch_size, available_memory()).write(home, manifest.bundle_id)
+    _keep(known.learned(depth, median / plan.batch_size, available_memory()), home, manifest)
 
 
 def seconds_per_example(trainer: Trainer, trainables: Vector, parts: Sequence[Batch], examples: int) -> float:
@@ -76,5 +76,13 @@ def _decided(job: Job, manifest: Manifest, plan: TrainingPlan, home: Path, measu
     work = local_work(plan.local_steps, plan.batch_size, job.seconds)
     if plan.head_spread is Spread.TOP_LAYERS and work.seconds is not None and not strength.times:
         strength = strength.learned(1.0, measure(tokens), memory)
-        strength.write(home, manifest.bundle_id)
+        _keep(strength, home, manifest)
     return replace(decide(manifest, plan.head_spread, strength, work, job.head_budget), tokens=tokens)
+
+
+def _keep(strength: Strength, home: Path, manifest: Manifest) -> None:
+    """Writes what can be measured again, if the disk takes it: no run must end for want of that."""
+    try:
+        strength.write(home, manifest.bundle_id)
+    except OSError as error:
+        log.warning("strength not kept", reason=error.strerror)

@@ -21,6 +21,7 @@ RavanError
 ├── SettingsError      a setting that is unknown or out of range
 ├── RuntimeProblem     onnxruntime fails in the middle of its work
 ├── EnvironmentProblem the machine refuses: port, folder, disk
+│   └── DiskFull           there is no room left, which may pass
 ├── Unreachable        the server does not answer
 └── NotTrusted         the server is not the one that is trusted
 """
@@ -157,6 +158,12 @@ class EnvironmentProblem(RavanError):
 
     code = "environment"
     exit_code = 5
+
+
+class DiskFull(EnvironmentProblem):
+    """The disk has no room left, which may pass."""
+
+    code = "disk-full"
 
 
 class Unreachable(RavanError):

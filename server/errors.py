@@ -290,5 +290,6 @@ STATUS: dict[type[RavanError], grpc.StatusCode] = {
     errors.NoExamples: grpc.StatusCode.FAILED_PRECONDITION,
     errors.RuntimeProblem: grpc.StatusCode.UNAVAILABLE,
     errors.EnvironmentProblem: grpc.StatusCode.UNAVAILABLE,
+    errors.DiskFull: grpc.StatusCode.UNAVAILABLE,
 }
 """The gRPC status of every error that crosses the wire; a test holds it complete."""

@@ -40,7 +40,8 @@ DAY = 86_400.0
 FINISH_SECONDS = 120.0
 PATIENCE = 150.0
 CLOCK_SECONDS = 2.5
-AWAY, OVER, SERVED = ("environment", "UNAVAILABLE"), ("stale-round", "FAILED_PRECONDITION"), ("", "")
+AWAY, FULL = ("environment", "UNAVAILABLE"), ("disk-full", "UNAVAILABLE")
+OVER, SERVED = ("stale-round", "FAILED_PRECONDITION"), ("", "")
 OPTIONS: dict[str, Any] = {"rounds": 2, "clients_per_round": 1, "poll_min": 0.01, "poll_max": 0.02, "max_norm_ratio": 0}
 
 
@@ -175,7 +176,7 @@ def figures(folder: Path) -> Iterator[Figure]:
     """Every scene; disks only where they may be mounted."""
     if may_mount():
         with disk_in_memory(folder / "full" / "state"):
-            yield figure("disk full (a tmpfs of 32 MiB)", Scene(folder / "full").play(disk_full), AWAY, AWAY)
+            yield figure("disk full (a tmpfs of 32 MiB)", Scene(folder / "full").play(disk_full), FULL, AWAY)
         image = folder / "disk.img"
         with disk_in_file(image, folder / "read-only" / "state"):
             scene = Scene(folder / "read-only").play(read_only(image))

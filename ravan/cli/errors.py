@@ -9,13 +9,13 @@ import os
 import sys
 from collections.abc import Callable
 
-from ravan.errors import EnvironmentProblem, RavanError
+from ravan.errors import DiskFull, EnvironmentProblem, RavanError
 
 DEBUG_VARIABLE = "RAVAN_DEBUG"
 INTERRUPTED = 130
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _ADVICE = {
-    errno.ENOSPC: "free some space and start again",
-    errno.EDQUOT: "free some space and start again",
+    **dict.fromkeys(_FULL, "free some space and start again"),
     errno.EACCES: "give this user permission or choose another place",
     errno.EPERM: "give this user permission or choose another place",
     errno.EEXIST: "choose a folder, not a file",
@@ -43,7 +43,8 @@ def explain_os_error(error: OSError) -> EnvironmentProblem:
     """The sentence for an operating system's refusal."""
     what = f"{error.filename}: " if error.filename else ""
     advice = _ADVICE.get(error.errno or 0, "check the path and the machine")
-    return EnvironmentProblem(f"{what}{error.strerror or error}: {advice}.")
+    kind = DiskFull if error.errno in _FULL else EnvironmentProblem
+    return kind(f"{what}{error.strerror or error}: {advice}.")
 
 
 def _fail(error: RavanError) -> None:

@@ -1,6 +1,7 @@
 """A device in a world that does not always answer well: it waits, says why, and goes on."""
 
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -16,12 +17,13 @@ import grpc
 import numpy as np
 import pytest
 
+from edge import foreman
 from edge.device import Device
 from edge.errors import Stopped
 from edge.fleet_client import FleetClient
 from edge.foreman import Foreman
 from edge.home import Home
-from edge.job import WORKER_LOCK, DataOptions, Priority, WorkerSettings
+from edge.job import FAILED, FINISHED, WORKER_LOCK, DataOptions, Priority, WorkerSettings
 from edge.left_out import LeftOut
 from edge.options import DeviceOptions
 from edge.progress import Events
@@ -31,6 +33,7 @@ from edge.strength import Strength
 from protos.ravan.v1 import fleet_pb2 as pb
 from protos.ravan.v1 import fleet_pb2_grpc as rpc
 from ravan.bundle import INITIAL, Bundle
+from ravan.errors import DiskFull
 from ravan.files import holder
 from ravan.rpc.plan import TrainingPlan, plan_to_proto
 from ravan.rpc.transfer import CODE_KEY, chunks
@@ -111,9 +114,9 @@ def scene(bundle: Bundle, tmp_path: Path) -> Iterator[tuple[Scripted, Device, th
     client = FleetClient(f"127.0.0.1:{port}", home.device_id("one"), stop)
     data = write_rows(tmp_path / "data.jsonl", sentences(6, 0))
     options = DeviceOptions("one", DataOptions(data, held_out=0.3), until_finished=True)
-    foreman = Foreman(WorkerSettings(home.folder, threads=1, priority=Priority.NORMAL, checkpoint_seconds=0.05))
-    yield fleet, Device(options, client, home, foreman, equipment(Runtimes()), Events(), stop), stop
-    foreman.close()
+    trains = Foreman(WorkerSettings(home.folder, threads=1, priority=Priority.NORMAL, checkpoint_seconds=0.05))
+    yield fleet, Device(options, client, home, trains, equipment(Runtimes()), Events(), stop), stop
+    trains.close()
     client.close()
     home.close()
     server.stop(None).wait()
@@ -245,6 +248,38 @@ def test_a_killed_worker_costs_a_moment_and_not_the_task(scene: Scene, tmp_path:
     assert fleet.uploads == 1
     assert fleet.failures == []
     assert len(fleet.check_ins) == 3  # the task, the same again, and the end of the run
+
+
+def test_a_task_waits_while_there_is_no_room_to_download_its_bundle(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet, device, stop = scene
+    real, free = shutil.disk_usage, [0, 0]
+
+    def usage(path: Path) -> Any:
+        return real(path)._replace(free=free.pop(0)) if free else real(path)
+
+    monkeypatch.setattr("edge.quota.shutil.disk_usage", usage)
+    run_for(device, stop, 60)
+    assert free == []
+    assert (fleet.uploads, fleet.failures) == (1, [])
+
+
+def test_a_task_waits_while_there_is_no_room_to_train(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a worker says that meets a full disk; the checkpoints and updates of a real one wait by themselves."""
+    fleet, device, stop = scene
+    real, full = foreman._is_over, ["full"]
+
+    def is_over(message: dict[str, Any]) -> bool:
+        if message["event"] == FINISHED and full:
+            full.pop()
+            message = {"event": FAILED, "code": DiskFull.code, "reason": "No space left on device."}
+        return real(message)
+
+    monkeypatch.setattr(foreman, "_is_over", is_over)
+    run_for(device, stop, 60)
+    assert full == []
+    assert (fleet.uploads, fleet.failures) == (1, [])
 
 
 def test_a_late_update_is_dropped_without_a_report(scene: Scene) -> None:

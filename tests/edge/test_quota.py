@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge.quota import Quota, mark_used
-from ravan.errors import EnvironmentProblem
+from ravan.errors import DiskFull, EnvironmentProblem
 
 MB = 1_000_000
 
@@ -65,7 +65,7 @@ def test_what_does_not_fit_at_all_is_one_sentence_and_nothing_is_lost(home: Path
 
 
 def test_without_a_quota_the_disk_is_the_limit(home: Path) -> None:
-    with pytest.raises(EnvironmentProblem, match="on this disk: free some space"):
+    with pytest.raises(DiskFull, match="on this disk: free some space"):
         Quota(home).make_room("d" * 64, 10**18, ())
     Quota(home).make_room("d" * 64, MB, ())
     assert len(names(home)) == 3

@@ -1,5 +1,6 @@
 """What a device takes on: by a table of cases, kept for a run that goes on, learned from what runs took."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,6 +133,17 @@ def test_later_runs_refresh_what_is_known_and_pauses_leave_no_trace(bundle: Bund
     learn(tmp_path, manifest, PLAN, share, [9.0, 3.0, 3.0, 3.0])
     assert all_known(tmp_path)[manifest.bundle_id].times == {0.5: pytest.approx(0.2)}
     assert Strength.read(tmp_path, manifest.bundle_id).cores >= 1
+
+
+def test_a_full_disk_ends_no_run_for_want_of_what_can_be_measured_again(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("edge.strength.write_atomically", full)
+    learn(tmp_path, bundle.manifest, PLAN, Share(0.5, 512), [9.0, 1.0, 1.0])
+    assert all_known(tmp_path) == {}
 
 
 @pytest.mark.parametrize("damaged", ["", "{}", '{"times": {"2": 1}, "memory": null, "cores": 1}', '{"times": 3}'])

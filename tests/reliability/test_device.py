@@ -1,4 +1,4 @@
-"""A device that is killed at every point goes on with the same bits: the short version of ``device_kills.py``."""
+"""A device that is killed, or whose disk is full, goes on with the same bits: a part of ``make edge-reliability``."""
 
 from pathlib import Path
 
@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks.reliability.device_kills import DOWNLOAD, OF_A_ROUND
 from benchmarks.reliability.device_trial import MOMENTS, DeviceTrial
+from benchmarks.reliability.device_weather import ROUNDS, full_disks
+from benchmarks.reliability.disks import may_mount
 from benchmarks.reliability.tiny import tiny_bundle
 from ravan.faults import DEVICE_POINTS
 
@@ -21,6 +23,15 @@ def test_a_killed_device_sends_the_same_bits_trains_nothing_twice_and_leaves_not
     assert killed.kills.total() == len(LIVES)
     assert killed.resumed > 0
     assert killed.updates == calm.updates
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not may_mount(), reason="only root may mount disks")
+def test_a_full_disk_costs_a_device_no_round(tmp_path: Path) -> None:
+    calm = DeviceTrial(tmp_path / "calm", tiny_bundle(tmp_path / "bundle").folder, (), ROUNDS).run()
+    figures = [*full_disks(tmp_path, calm)]
+    assert len(figures) == 2
+    assert [figure.measured for figure in figures if not figure.met] == []
 
 
 def test_the_points_tried_are_all_there_are() -> None:

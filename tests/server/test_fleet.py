@@ -344,7 +344,7 @@ def test_a_full_disk_refuses_an_update_with_its_reason_and_takes_it_later(
 
             broken.setattr("ravan.files.os.fsync", full)
             code, status, sentence = await refusal(host.upload(A, binding, host.update(0)))
-        assert (code, status) == ("environment", "UNAVAILABLE")
+        assert (code, status) == ("disk-full", "UNAVAILABLE")
         assert "free some space" in sentence
         await nothing_stored(host, tmp_path)
         assert await host.upload(A, binding, host.update(0))
