@@ -3,8 +3,9 @@
 import importlib
 import importlib.util
 import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from ravan.errors import SettingsError
@@ -43,6 +44,13 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
 
 
+class _FromSource(SourceFileLoader):
+    """Compiles a file each time: what Python kept of one that was changed within the same second is out of date."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _from_package(name: str) -> ModuleType:
     _see(Path.cwd())
     return importlib.import_module(name)
@@ -53,7 +61,7 @@ def _from_file(path: Path) -> ModuleType:
         raise SettingsError(f"{path} does not exist: give {FORMS}.")
     _see(path.resolve().parent)
     name = f"_users_{path.stem}"  # never the name of a module that others import
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_FromSource(name, str(path)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -27,7 +27,8 @@ def test_a_killed_device_sends_the_same_bits_trains_nothing_twice_and_leaves_not
 
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not may_mount(), reason="only root may mount disks")
-def test_a_full_disk_costs_a_device_no_round(tmp_path: Path) -> None:
+def test_full_disks(tmp_path: Path) -> None:
+    """They cost a device no round. A longer name would be too long for the server's socket."""
     calm = DeviceTrial(tmp_path / "calm", tiny_bundle(tmp_path / "bundle").folder, (), ROUNDS).run()
     figures = [*full_disks(tmp_path, calm)]
     assert len(figures) == 2
