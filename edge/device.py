@@ -175,9 +175,9 @@ class Device:
             self._refused(task.binding, error)
             return
         except RavanError as error:
-            self._fail(task, error, gives_back=True)
+            self._fail(task, error)
         except OSError as error:
-            self._fail(task, explain_os_error(error), gives_back=True)
+            self._fail(task, explain_os_error(error))
         self._deliver()
 
     def _train(self, task: pb.Task, bundle: Bundle, until: float) -> None:
@@ -215,7 +215,7 @@ class Device:
         """Share of the heads that this device trains: its own, unless the server gave it less."""
         return min(self._options.head_budget or 1.0, task.head_budget or 1.0)
 
-    def _fail(self, task: pb.Task, error: RavanError, *, gives_back: bool) -> None:
+    def _fail(self, task: pb.Task, error: RavanError, *, gives_back: bool = True) -> None:
         """Raises TaskFailed, after the log and perhaps the server have been told.
 
         For room on a full disk, the client's or the worker's, a task waits until the round's deadline.

@@ -98,7 +98,7 @@ class Updates:
         self._clients = Clients(home.folder, operator, home.quota)
         now = time.monotonic()
         self._trial_ends, self._well_at = now + TRIAL_SECONDS, now + WELL_SECONDS
-        self._has_answer = self._did_well = False
+        self._has_answer = False
 
     @property
     def version(self) -> str:
@@ -121,7 +121,7 @@ class Updates:
 
     def look(self, connections: Sequence[FleetClient]) -> None:
         """Notes that the client runs well; hands over if one on trial has waited too long for the server's answer."""
-        if time.monotonic() > self._well_at and not self._did_well:
+        if time.monotonic() > self._well_at:
             self.did_well()
         if self._has_answer or self.hands_over:
             return
@@ -133,8 +133,7 @@ class Updates:
             self._hand_over()
 
     def did_well(self) -> None:
-        """Notes that this client does not crash at every start."""
-        self._did_well = True
+        """Notes, once is enough, that this client does not crash at every start."""
         _noted(self._clients.did_well)
 
     def _watch(self, connections: Sequence[FleetClient], conditions: Conditions) -> None:
