@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -44,21 +45,23 @@ class FolderStorage(Storage):
         super().__init__(threads=1)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
-        self._lock = lock_folder(folder, "server")
-        self.updates, self.adapters = FileBlobs(folder / "updates"), FileBlobs(folder / "adapters")
-        self.optimizer, self.archives = FileBlobs(folder / "optimizer"), FileBlobs(folder / "archives")
-        self.partials = Partials(folder / "partials")
-        self.state = open_sqlite(folder)
-        self._together = JointCalls(self.state, self._database)
-        self.shelf, self.peers = OwnShelf(), Alone(self.state)
-        for sha256 in self.updates.names():  # of uploads that a crash cut off before their receipt
-            if not self.state.names_update(sha256):
-                self.updates.drop(sha256)
-        for sha256 in set(self.optimizer.names()) - {self._remembered()}:  # of rounds that a crash cut off
-            self.optimizer.drop(sha256)
-        for sha256 in set(self.archives.names()) - {release.archive.sha256 for release in self.state.releases()}:
-            self.archives.drop(sha256)
-        self.drop_partials()
+        with ExitStack() as opened:
+            opened.callback(lock_folder(folder, "server").close)
+            self.updates, self.adapters = FileBlobs(folder / "updates"), FileBlobs(folder / "adapters")
+            self.optimizer, self.archives = FileBlobs(folder / "optimizer"), FileBlobs(folder / "archives")
+            self.partials = Partials(folder / "partials")
+            self.state = open_sqlite(folder)
+            self._together = JointCalls(self.state, self._database)
+            self.shelf, self.peers = OwnShelf(), Alone(self.state)
+            for sha256 in self.updates.names():  # of uploads that a crash cut off before their receipt
+                if not self.state.names_update(sha256):
+                    self.updates.drop(sha256)
+            for sha256 in set(self.optimizer.names()) - {self._remembered()}:  # of rounds that a crash cut off
+                self.optimizer.drop(sha256)
+            for sha256 in set(self.archives.names()) - {release.archive.sha256 for release in self.state.releases()}:
+                self.archives.drop(sha256)
+            self.drop_partials()
+            self._opened = opened.pop_all()
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """See ``Storage``; calls that wait for the disk together are committed together."""
@@ -98,7 +101,7 @@ class FolderStorage(Storage):
     def close(self) -> None:
         """See ``Storage``."""
         super().close()
-        self._lock.close()
+        self._opened.close()
 
     def _remembered(self) -> str | None:
         """What the server optimizer of the one run that goes on remembers."""

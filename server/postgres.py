@@ -11,6 +11,7 @@ from server.sql_database import first_line
 DURABLE = ("fsync", "synchronous_commit")
 """Settings without which a commit is not on disk when it returns."""
 CONNECTIONS = 32  # of one server at most, and one more that listens
+LEAST_PATIENCE = 5.0  # seconds; a busy machine may keep a healthy server from its transaction for longer than one
 
 
 def check_driver() -> None:
@@ -23,15 +24,18 @@ def check_driver() -> None:
         raise SettingsError("A PostgreSQL state needs another package: pip install 'ravan-fl[postgresql]'.")
 
 
-def open_engine(url: str, patience: float = 5.0) -> Engine:
-    """The database's engine; a server that stops in the middle of a transaction holds up the others for ``patience``.
+def open_engine(url: str, patience: float = LEAST_PATIENCE) -> Engine:
+    """The database's engine.
+
+    A server that stops in the middle of a transaction holds up the others for ``patience`` seconds, or
+    ``LEAST_PATIENCE``.
 
     Raises:
         SettingsError: the package for PostgreSQL is missing.
         EnvironmentProblem: the database does not answer, or answers before data is on its disk.
     """
     check_driver()
-    milliseconds = max(round(patience * 1000), 1000)
+    milliseconds = round(max(patience, LEAST_PATIENCE) * 1000)
     settings = {
         "connect_timeout": 10,
         "options": f"-c idle_in_transaction_session_timeout={milliseconds} -c lock_timeout=30000",

@@ -1,10 +1,10 @@
 """The storage of several servers: state, blobs and bundles in one PostgreSQL database."""
 
 import asyncio
-import contextlib
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from sqlalchemy import BigInteger, Column, Connection, Engine, String, Table, select
@@ -54,16 +54,19 @@ class SharedStorage(Storage):
     def __init__(self, url: str, folder: Path, lease: float) -> None:
         super().__init__(threads=CALLS)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = lock_folder(folder, "server")
-        engine = open_engine(url, lease)
-        self.state = SqlState(engine)
-        create_tables(engine, shared)
-        self.updates, self.adapters = SqlBlobs(engine, "updates"), SqlBlobs(engine, "adapters")
-        self.optimizer, self.archives = SqlBlobs(engine, "optimizer"), SqlBlobs(engine, "archives")
-        self.shelf = SharedShelf(SqlBlobs(engine, "files"), folder)
-        self.peers = SqlPeers(engine, url, lease)
-        self._refused, self.partials = _Refusals(engine), Partials(folder / "partials")
-        self.drop_partials()
+        with ExitStack() as opened:
+            opened.callback(lock_folder(folder, "server").close)
+            engine = open_engine(url, lease)
+            opened.callback(engine.dispose)
+            self.state = SqlState(engine)
+            create_tables(engine, shared)
+            self.updates, self.adapters = SqlBlobs(engine, "updates"), SqlBlobs(engine, "adapters")
+            self.optimizer, self.archives = SqlBlobs(engine, "optimizer"), SqlBlobs(engine, "archives")
+            self.shelf = SharedShelf(SqlBlobs(engine, "files"), folder)
+            self.peers = SqlPeers(engine, url, lease)
+            self._refused, self.partials = _Refusals(engine), Partials(folder / "partials")
+            self.drop_partials()
+            self._opened = opened.pop_all()
 
     async def keep_update(self, received: Assignment, data: bytes, file: Path) -> None:
         """See ``Storage``."""
@@ -96,10 +99,10 @@ class SharedStorage(Storage):
 
     def close(self) -> None:
         """See ``Storage``."""
-        with contextlib.suppress(EnvironmentProblem):  # the lease ends by itself
+        with suppress(EnvironmentProblem):  # the lease ends by itself
             self.peers.resign()
         super().close()
-        self._lock.close()
+        self._opened.close()
 
 
 class _Refusals(SqlDatabase):

@@ -114,7 +114,7 @@ class Host:
 @asynccontextmanager
 async def hosting(state: Path, bundle: Bundle, database: str = "") -> AsyncIterator[Host]:
     """A server on a free port, with state in a folder that may hold an earlier server's, or in a database beside it."""
-    shared: dict[str, Any] = {"state": database, "folder": state, "lease": 0.5} if database else {"state": state}
+    shared: dict[str, Any] = {"state": database, "folder": state, "lease": 1.0} if database else {"state": state}
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(serving(ServeSettings(listen="127.0.0.1:0", insecure=True, **shared)))
         devices = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{server.port}"))

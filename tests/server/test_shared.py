@@ -14,6 +14,7 @@ import pytest
 
 from ravan.bundle import Bundle, open_bundle
 from ravan.errors import EnvironmentProblem, SettingsError
+from ravan.files import lock_folder
 from ravan.rpc.keys import new_key, public_hex
 from ravan.rpc.signing import signed
 from server import client
@@ -31,7 +32,7 @@ from tests.server.secured import Secured, secured
 
 RPC = {rpc.path: rpc for rpc in every_rpc()}
 CHECK_IN = "/ravan.v1.Fleet/CheckIn"
-LEASE = 0.5
+LEASE = 2.0
 
 
 @pytest.fixture
@@ -200,9 +201,13 @@ def test_bundles_and_examples_reach_a_server_that_never_saw_their_folder(
     assert (two.examples(name) / "cat" / "2.png").read_bytes() == b"two"
 
 
-def test_a_database_that_cannot_be_used_is_one_sentence() -> None:
+def test_a_database_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentProblem, match=r"The database of --state can't be used \(.*\): start it"):
         open_engine("postgresql://nobody@127.0.0.1:1/none")
+    with pytest.raises(EnvironmentProblem) as failed:
+        SharedStorage("postgresql://nobody@127.0.0.1:1/none", tmp_path, LEASE)
+    lock_folder(tmp_path, "server").close()  # free again, though what failed is still at hand
+    assert failed.tb
     with pytest.raises(SettingsError, match="takes a folder or postgresql://"):
         Place.of("mysql://root@localhost/x")
     assert str(Place.of("postgresql://user:secret@db.example/ravan")) == "postgresql://db.example/ravan"
