@@ -103,7 +103,7 @@ def test_a_client_killed_while_training_holds_no_round_and_rejoins(
     fleet: Fleet, shards: list[Path], bundle_folder: Path
 ) -> None:
     server = fleet.serve("--until-finished")
-    fleet.create(bundle_folder, rounds=2, clients_per_round=2, min_devices=2, deadline=9, local_steps=1000, **FAST)
+    fleet.create(bundle_folder, rounds=2, clients_per_round=2, min_devices=2, deadline=15, local_steps=700, **FAST)
     fleet.device("steady", shards[0])
     fleet.device("killed", shards[1])
     until(lambda: '"training"' in fleet.log("killed"), "training to begin")
