@@ -2,12 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from ravan.faults import reached
-from ravan.files import lock_folder
 from server.blobs import FileBlobs
 from server.errors import Refusal
 from server.joint_calls import JointCalls
@@ -43,14 +41,13 @@ class FolderStorage(Storage):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(threads=1)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
-        with ExitStack() as opened:
-            opened.callback(lock_folder(folder, "server").close)
+        with self._opening(folder) as opened:
             self.updates, self.adapters = FileBlobs(folder / "updates"), FileBlobs(folder / "adapters")
             self.optimizer, self.archives = FileBlobs(folder / "optimizer"), FileBlobs(folder / "archives")
             self.partials = Partials(folder / "partials")
             self.state = open_sqlite(folder)
+            opened.callback(self.state.close)
             self._together = JointCalls(self.state, self._database)
             self.shelf, self.peers = OwnShelf(), Alone(self.state)
             for sha256 in self.updates.names():  # of uploads that a crash cut off before their receipt
@@ -61,7 +58,6 @@ class FolderStorage(Storage):
             for sha256 in set(self.archives.names()) - {release.archive.sha256 for release in self.state.releases()}:
                 self.archives.drop(sha256)
             self.drop_partials()
-            self._opened = opened.pop_all()
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """See ``Storage``; calls that wait for the disk together are committed together."""
@@ -97,11 +93,6 @@ class FolderStorage(Storage):
     async def refusals(self, counted: Mapping[str, int]) -> Mapping[str, int]:
         """See ``Storage``."""
         return counted
-
-    def close(self) -> None:
-        """See ``Storage``."""
-        super().close()
-        self._opened.close()
 
     def _remembered(self) -> str | None:
         """What the server optimizer of the one run that goes on remembers."""

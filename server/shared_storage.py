@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import BigInteger, Column, Connection, Engine, String, Table, select
@@ -12,7 +12,6 @@ from sqlalchemy.dialects import postgresql
 
 from ravan.errors import EnvironmentProblem
 from ravan.faults import reached
-from ravan.files import lock_folder
 from server.partials import Partials
 from server.postgres import open_engine
 from server.records import Assignment
@@ -53,9 +52,7 @@ class SharedStorage(Storage):
 
     def __init__(self, url: str, folder: Path, lease: float) -> None:
         super().__init__(threads=CALLS)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with ExitStack() as opened:
-            opened.callback(lock_folder(folder, "server").close)
+        with self._opening(folder) as opened:
             engine = open_engine(url, lease)
             opened.callback(engine.dispose)
             self.state = SqlState(engine)
@@ -66,7 +63,6 @@ class SharedStorage(Storage):
             self.peers = SqlPeers(engine, url, lease)
             self._refused, self.partials = _Refusals(engine), Partials(folder / "partials")
             self.drop_partials()
-            self._opened = opened.pop_all()
 
     async def keep_update(self, received: Assignment, data: bytes, file: Path) -> None:
         """See ``Storage``."""
@@ -102,7 +98,6 @@ class SharedStorage(Storage):
         with suppress(EnvironmentProblem):  # the lease ends by itself
             self.peers.resign()
         super().close()
-        self._opened.close()
 
 
 class _Refusals(SqlDatabase):

@@ -2,13 +2,15 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
+from ravan.files import lock_folder
 from server.blobs import Blobs
 from server.partials import Partials
 from server.peers import Peers
@@ -46,6 +48,15 @@ class Storage(ABC):
     def __init__(self, threads: int) -> None:
         self._database = ThreadPoolExecutor(threads, "database")
         self._held: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @contextmanager
+    def _opening(self, folder: Path) -> Iterator[ExitStack]:
+        """Holds the folder; what the block adds is released by ``close``, or at once if the block fails."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with ExitStack() as opened:
+            opened.callback(lock_folder(folder, "server").close)
+            yield opened
+            self._opened = opened.pop_all()
 
     @abstractmethod
     async def keep_update(self, received: Assignment, data: bytes, file: Path) -> None:
@@ -85,7 +96,7 @@ class Storage(ABC):
     def close(self) -> None:
         """Finishes what was begun and releases everything."""
         self._database.shutdown()
-        self.state.close()
+        self._opened.close()
 
 
 def _open_parts(state: State, run: Run) -> list[Assignment]:

@@ -133,7 +133,7 @@ def test_both_sides_begin_with_the_same_loss(kind: Kind, bundle: Bundle, job: Jo
     if kind is Kind.ROUND:
         job = replace(job, kind=kind, data=str(write_rows(tmp_path / "data.jsonl", sentences(6, seed=0))))
     own, contenders = measure(job), peft(job, bundle.folder / SOURCE, bundle.manifest.adapter)
-    for contender in contenders[::2]:  # one without dropout, one with it
+    for contender in contenders if kind is Kind.STEP else contenders[::2]:  # one without dropout, one with it
         theirs = contender.measure()
         if contender.reference:  # without dropout
             assert theirs.loss == pytest.approx(own.loss, rel=1e-4)

@@ -70,7 +70,8 @@ def test_training_gives_way_at_once_and_goes_on_later(
     at = phone(fleet).step
     said = told(fleet, "status")
     assert "phone is paused since" in said
-    assert "other programs ask for 3.2 cores and should ask for at most" in said
+    why = "other programs ask for 3.2 cores and should ask for at most"
+    assert f"{why} 1.0" in said or f"{why} 0.8" in said  # what was too much, or what is little enough to go on
     assert phone(fleet).step == at
     assert 0 < at < 800
     machine.load(0.1)
